@@ -1,0 +1,113 @@
+"""The command line: parse, then call.
+
+Each command imports what it needs when it runs, so that `vervet predict` starts without torch. Exit codes: 0 all well;
+1 something in the input is at fault, and was named; 2 the command line itself is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vervet import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process where not given.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    parser = _parser()
+    args, extra = parser.parse_known_args(argv)
+    if extra and not args.accepts_settings:
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    args.settings = extra
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"vervet {args.command}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if args.debug or error.name is None or error.name.startswith("vervet"):
+            raise
+        extra_name = "plot" if error.name == "matplotlib" else "train"
+        print(
+            f"vervet {args.command}: needs {error.name}, which is not installed: pip install 'vervet[{extra_name}]'",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print(f"vervet {args.command}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vervet", description="Emotion in speech, small and honest.")
+    parser.add_argument("--version", action="version", version=f"vervet {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run, help: str, settings: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(run=run, accepts_settings=settings)
+        return sub
+
+    def formats(sub: argparse.ArgumentParser, *names: str) -> None:
+        sub.add_argument("--format", choices=names, default=names[0], help=f"default: {names[0]}")
+
+    sub = command("predict", _predict, "recognise the emotion in recordings")
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, or CSV table with a 'file' column")
+    sub.add_argument("--model", default=None, help="name, run folder or .onnx file; default: the shipped model")
+    formats(sub, "table", "csv", "json")
+    sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
+    sub.add_argument("--hop-s", type=float, default=None, help="seconds between windows; default: the window")
+    sub.add_argument("--picture", type=Path, default=None, help="also draw the run into this PNG (extra 'plot')")
+
+    sub = command("train", _train, "train by the three stages of a recipe; --key=value overrides a setting", settings=True)
+    sub.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    sub.add_argument("--corpus", required=True, help="emodb, savee, cremad, or table")
+    sub.add_argument("--root", type=Path, default=None, help="folder or table; default: $VERVET_CORPORA/NAME")
+    sub.add_argument("--protocol", required=True, choices=("paper", "clip", "speaker", "table"))
+    sub.add_argument("--fold", type=int, default=0, help="which fold is the test side, from 0; default: 0")
+    sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; continues what it holds")
+    sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
+    sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+    sub = command("evaluate", _evaluate, "the scores of finished runs on their test side")
+    sub.add_argument("run_folders", type=Path, nargs="+", metavar="RUN", help="several folds of one experiment are pooled")
+    formats(sub, "table", "json")
+
+    sub = command("audit", _audit, "what a split's test score can and cannot mean")
+    sub.add_argument("split", type=Path, metavar="SPLIT.csv")
+    formats(sub, "text", "json")
+
+    sub = command("corpus", _corpus, "compare a corpus on disk with its published release")
+    sub.add_argument("action", choices=("check",))
+    sub.add_argument("name", help="emodb, savee, cremad, or table")
+    sub.add_argument("--root", type=Path, default=None, help="folder or table; default: $VERVET_CORPORA/NAME")
+    formats(sub, "text", "json")
+
+    sub = command("describe", _describe, "parameters and multiply-accumulates of a network, counted")
+    sub.add_argument("network", choices=("student", "teacher", "teacher-large"))
+    sub.add_argument("--classes", type=int, required=True)
+    formats(sub, "text", "json")
+
+    sub = command("export", _export, "a run as one ONNX file that takes a waveform")
+    sub.add_argument("run_folder", type=Path, metavar="RUN")
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+
+    sub = command("report", _report, "the results table as Markdown")
+    sub.add_argument("results", type=Path, nargs="?", default=Path("results/results.json"))
+    return parser

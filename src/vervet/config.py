@@ -1,0 +1,153 @@
+"""Every setting of Vervet, with its unit and its default. Nothing is configured anywhere else.
+
+The defaults are the system of Kim & Lee (IEEE Access 2024). A recipe file (YAML) names only what it changes; a key it
+misspells is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Position = Literal["none", "learned", "sinusoidal", "ice"]
+Interpolation = Literal["nearest", "bilinear", "area"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Waveform to log-Mel image."""
+
+    sampling_rate: int = 16_000  # Hz
+    duration_s: float = 4.0  # shorter clips are zero-padded at the end, longer ones cut
+    n_fft: int = 1024  # samples
+    win_length: int = 512  # samples, Hamming
+    hop_length: int = 64  # samples
+    n_mels: int = 128  # bands, Slaney scale and area, 0 Hz to half the sampling rate
+    top_db: float = 80.0  # the floor, below the clip's maximum; [-top_db, 0] dB becomes [0, 1]
+    width: int = 128  # columns of the image; equal to `frames` means no interpolation
+    interpolation: Interpolation = "bilinear"  # over time; without anti-aliasing
+
+    def __post_init__(self) -> None:
+        _require(self.win_length <= self.n_fft, "win_length must not exceed n_fft")
+        _require(self.win_length % 2 == 0, "win_length must be even")
+        _require(min(self.sampling_rate, self.hop_length, self.n_mels, self.width) > 0, "sizes must be positive")
+        _require(self.duration_s > 0 and self.top_db > 0, "duration_s and top_db must be positive")
+
+    @property
+    def samples(self) -> int:
+        """Samples of one image."""
+        return round(self.sampling_rate * self.duration_s)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the centred STFT, before interpolation."""
+        return 1 + self.samples // self.hop_length
+
+
+@dataclass(frozen=True)
+class Augment:
+    """The versions that `pool` makes of every clip; `original` is always among them."""
+
+    speeds: tuple[float, ...] = (0.8, 0.9, 1.1, 1.2)  # one is drawn per clip; pitch is kept
+    noise_sigma: float = 0.005  # of full scale; white, added after padding
+    shift_s: float = 1.25  # the clip starts this much later, what leaves the window is cut
+    versions: tuple[str, ...] = ("original", "speed", "noise", "shift")
+
+    def __post_init__(self) -> None:
+        known = ("original", "speed", "noise", "shift")
+        for version in self.versions:
+            _require(version in known, f"unknown version {version!r}; known: {', '.join(known)}")
+        _require(self.versions[:1] == ("original",), "versions must begin with 'original'")
+        _require(len(set(self.versions)) == len(self.versions), "versions must not repeat")
+        _require(all(speed > 0 for speed in self.speeds) and len(self.speeds) > 0, "speeds must be positive")
+
+
+@dataclass(frozen=True)
+class Vit:
+    """Shape of one network."""
+
+    depth: int = 3  # blocks
+    heads: int = 5
+    dim_head: int = 64
+    embed_dim: int = 256
+    mlp_dim: int = 256
+    image: tuple[int, int] = (128, 128)  # (Mel bands, columns)
+    patch: tuple[int, int] = (128, 1)  # (128, 1) vertical, (16, 16) square, (1, 128) horizontal
+    position: Position = "none"
+    stem: tuple[int, ...] = ()  # channels of the convolutional stem between its one-channel ends; empty for none
+
+    def __post_init__(self) -> None:
+        _require(min(self.depth, self.heads, self.dim_head, self.embed_dim, self.mlp_dim) > 0, "sizes must be positive")
+        for side, patch, name in zip(self.image, self.patch, ("height", "width"), strict=True):
+            _require(patch > 0 and side % patch == 0, f"patch {name} {patch} does not divide image {name} {side}")
+        _require(self.embed_dim % 2 == 0, "embed_dim must be even")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
+
+
+STEM = (16, 32, 64, 32, 16)
+NETWORKS = {
+    "student": Vit(),
+    "teacher": Vit(depth=6, position="ice", stem=STEM),
+    "teacher-large": Vit(depth=12, heads=12, position="ice", stem=STEM),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the three training stages."""
+
+    epochs: int = 50
+    batch_size: int = 4
+    lr: float = 1e-4  # Adam
+    lr_step: int = 10  # epochs between two decays
+    lr_gamma: float = 0.5
+    alpha: float = 0.0  # weight of the L1 distance to the teacher's feature; the other term is cross-entropy
+    cross_entropy: bool = True  # off: the distance alone
+
+    def __post_init__(self) -> None:
+        _require(min(self.epochs, self.batch_size, self.lr_step) > 0, "epochs, batch_size and lr_step must be positive")
+        _require(self.lr > 0 and self.lr_gamma > 0, "lr and lr_gamma must be positive")
+        _require(self.alpha >= 0, "alpha must not be negative")
+        _require(self.cross_entropy or self.alpha > 0, "a stage needs cross_entropy or alpha above 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that makes a training run, but for the corpus, the protocol and the fold."""
+
+    seed: int = 0
+    stages: tuple[str, ...] = ("teacher", "matching", "student")  # which to run, in this order
+    precision: Literal["float32", "bfloat16"] = "float32"
+    silent: Literal["drop", "keep", "error"] = "drop"  # clips of digital silence
+    contradictory: Literal["drop", "keep", "error"] = "drop"  # same audio, different emotions: drops every copy
+    front_end: FrontEnd = field(default_factory=FrontEnd)
+    augment: Augment = field(default_factory=Augment)
+    teacher_network: Vit = field(default_factory=lambda: NETWORKS["teacher"])
+    student_network: Vit = field(default_factory=lambda: NETWORKS["student"])
+    teacher: Stage = field(default_factory=Stage)
+    matching: Stage = field(default_factory=lambda: Stage(cross_entropy=False, alpha=1.0))
+    student: Stage = field(default_factory=lambda: Stage(alpha=10.0))
+
+    def __post_init__(self) -> None:
+        known = ("teacher", "matching", "student")
+        order = [known.index(stage) for stage in self.stages if stage in known]
+        _require(len(order) == len(self.stages) and order == sorted(set(order)) and len(order) > 0,
+                 f"stages are some of {', '.join(known)}, in this order, each once")
+        size = (self.front_end.n_mels, self.front_end.width)
+        for name in ("teacher_network", "student_network"):
+            _require(getattr(self, name).image == size, f"{name}.image is {getattr(self, name).image}, the front end makes {size}")
+

@@ -1,0 +1,31 @@
+"""The teacher's convolutional stem: local time-frequency texture before the image is cut into patches."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvStem(nn.Module):
+    """3x3 convolutions at full resolution, each followed by InstanceNorm (not affine) and GELU.
+
+    Parameters
+    ----------
+    channels : tuple of int
+        Channels between the one-channel input and the one-channel output, e.g. (16, 32, 64, 32, 16).
+
+    Notes
+    -----
+    Kim & Lee (IEEE Access 2024). The last layer, of one channel, is normalised and activated like the others.
+    """
+
+    def __init__(self, channels: tuple[int, ...]):
+        super().__init__()
+        widths = (1, *channels, 1)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(c_in, c_out, kernel_size=3, padding=1) for c_in, c_out in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 1, height, width) -> the same shape."""
+        for conv in self.convs:
+            images = F.gelu(F.instance_norm(conv(images)))
+        return images

@@ -1,0 +1,133 @@
+"""The vision transformer. Teacher and student are two settings of this one model."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vervet.config import Vit
+from vervet.models.patches import PatchEmbedding, coordinate_planes, sinusoidal_positions
+from vervet.models.stem import ConvStem
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention on normalised tokens; qkv without bias, output projection with."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.project = nn.Linear(heads * dim_head, dim)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, tokens, dim) -> query, key, value, each (batch, heads, tokens, dim_head)."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, dim) -> (batch, tokens, dim)."""
+        query, key, value = self.split(x)
+        y = F.scaled_dot_product_attention(query, key, value)  # (batch, heads, tokens, dim_head)
+        return self.project(y.transpose(1, 2).flatten(2))
+
+    def cls_weights(self, x: Tensor) -> Tensor:
+        """How much the CLS token looks at each patch: (batch, tokens, dim) -> (batch, heads, tokens - 1)."""
+        query, key, _ = self.split(x)
+        scores = query[:, :, :1] @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (batch, heads, 1, tokens)
+        return scores.softmax(-1)[:, :, 0, 1:]
+
+
+class FeedForward(nn.Sequential):
+    """LayerNorm, Linear, GELU, Linear."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__(nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, config: Vit):
+        super().__init__()
+        self.attention = Attention(config.embed_dim, config.heads, config.dim_head)
+        self.feed_forward = FeedForward(config.embed_dim, config.mlp_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, dim) -> (batch, tokens, dim)."""
+        x = x + self.attention(x)
+        return x + self.feed_forward(x)
+
+
+class VisionTransformer(nn.Module):
+    """Log-Mel image to emotion: optional stem, patches, blocks, CLS pooling, linear head.
+
+    Parameters
+    ----------
+    config : Vit
+        Shape of the network; `vervet.config` holds the presets `student`, `teacher` and `teacher-large`.
+    classes : int
+        Number of emotions.
+
+    Notes
+    -----
+    Kim & Lee (IEEE Access 2024). The feature that knowledge transfer matches is the CLS token after the last LayerNorm.
+    """
+
+    def __init__(self, config: Vit, classes: int):
+        super().__init__()
+        self.config = config
+        dim, (rows, columns) = config.embed_dim, config.grid
+        self.stem = ConvStem(config.stem) if config.stem else nn.Identity()
+        channels = 1
+        self.register_buffer("planes", None, persistent=False)
+        self.register_buffer("sinusoids", None, persistent=False)
+        self.positions = None
+        if config.position == "ice":
+            self.planes = coordinate_planes(*config.image)
+            channels = 3
+        elif config.position == "sinusoidal":
+            self.sinusoids = sinusoidal_positions(rows * columns, dim)
+        elif config.position == "learned":
+            self.positions = nn.Parameter(0.02 * torch.randn(rows * columns, dim))
+        self.patches = PatchEmbedding(channels, config.patch, dim)
+        self.cls = nn.Parameter(torch.randn(dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, classes)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """(batch, 1, height, width) -> the tokens that enter the first block, (batch, 1 + patches, dim), CLS first."""
+        if tuple(images.shape[1:]) != (1, *self.config.image):
+            raise ValueError(f"images are (batch, 1, {self.config.image[0]}, {self.config.image[1]}), not {tuple(images.shape)}")
+        x = self.stem(images)
+        if self.planes is not None:
+            planes = self.planes.to(x.dtype).expand(len(x), -1, -1, -1)  # (batch, 2, height, width)
+            x = torch.cat([x, planes], dim=1)
+        x = self.patches(x)
+        if self.sinusoids is not None:
+            x = x + self.sinusoids
+        if self.positions is not None:
+            x = x + self.positions
+        return torch.cat([self.cls.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(batch, 1, height, width) -> the CLS feature after the last LayerNorm, (batch, embed_dim)."""
+        x = self.tokens(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, 0])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 1, height, width) in [0, 1] -> logits (batch, classes) and features (batch, embed_dim)."""
+        features = self.features(images)
+        return self.head(features), features
+
+    def attention(self, images: Tensor) -> Tensor:
+        """Where the model looked: (batch, 1, height, width) -> (batch, depth, heads, patches), each row sums below 1."""
+        x, weights = self.tokens(images), []
+        for block in self.blocks:
+            weights.append(block.attention.cls_weights(x))
+            x = block(x)
+        return torch.stack(weights, dim=1)
