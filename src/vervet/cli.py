@@ -111,3 +111,20 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("report", _report, "the results table as Markdown")
     sub.add_argument("results", type=Path, nargs="?", default=Path("results/results.json"))
     return parser
+
+
+def _describe(args: argparse.Namespace) -> int:
+    import json
+
+    from vervet.evaluation.complexity import describe, summary
+
+    described = describe(args.network, args.classes)
+    print(json.dumps(described) if args.format == "json" else summary(described))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from vervet.evaluation.report import write
+
+    print(write(args.results))
+    return 0
