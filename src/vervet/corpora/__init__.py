@@ -1,15 +1,21 @@
-"""Speech corpora: a folder on disk becomes a list of utterances."""
+"""Speech corpora: a folder on disk becomes a list of utterances.
+
+Each corpus is a module with `read(root)`, which names the clips it finds, and with `RELEASE`, which says what its
+publisher gave out.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-CORPORA = ("cremad", "emodb", "savee", "table")  # each is a module here with `load(root)`
+CORPORA = ("cremad", "emodb", "savee", "table")
+NAMED_IN_ERROR = 5  # faults that one message spells out; `vervet corpus check` names them all
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,33 @@ class Utterance:
     sentence: str = ""  # empty: unknown
     sex: str = ""  # "female", "male", or empty: unknown
     split: str = ""  # "train", "validation" or "test" where a table fixes it, else empty
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with one file, row or corpus."""
+
+    kind: str  # one word, such as "missing" or "silent"
+    file: str
+    message: str
+    known: bool = False  # the published release has it too
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the publisher of a corpus gave out."""
+
+    title: str
+    classes: Mapping[str, int]  # clips by emotion
+    speakers: Mapping[str, int]  # clips by speaker
+    sampling_rate: int  # Hz
+    duration_s: tuple[float, float]  # of the shortest and of the longest clip
+    stems: frozenset[str]  # the name of every clip
+    silent: frozenset[str] = frozenset()  # clips known to be digital silence
+    contradictory: tuple[frozenset[str], ...] = field(default=())  # clips known to share audio, not emotion
+
+
+NO_RELEASE = Release("table", MappingProxyType({}), MappingProxyType({}), 0, (0.0, 0.0), frozenset())
 
 
 def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
@@ -51,10 +84,44 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     -----
     What the audio is like is another question: see `vervet.corpora.check`.
     """
+    utterances, faults = survey(name, root)
+    if faults:
+        named = "\n".join(fault.message for fault in faults[:NAMED_IN_ERROR])
+        more = len(faults) - NAMED_IN_ERROR
+        raise ValueError(
+            named + (f"\nand {more} more; `vervet corpus check {name}` names them all" if more > 0 else "")
+        )
+    return list(utterances.values())
+
+
+def survey(name: str, root: Path | None = None) -> tuple[dict[str, Utterance], list[Fault]]:
+    """List the clips of a corpus by name, sorted by path, and all that keeps files from being clips of it.
+
+    Raises
+    ------
+    ValueError
+        For an unknown corpus or a missing or empty folder, where there is nothing to list.
+    """
     if name not in CORPORA:
         raise ValueError(f"unknown corpus {name!r}; known are {', '.join(CORPORA)}")
-    loader = importlib.import_module(f"vervet.corpora.{name}")
-    return sorted(loader.load(corpus_root(name, root)), key=lambda utterance: utterance.path)
+    clips: dict[str, Utterance] = {}
+    faults = []
+    for found in importlib.import_module(f"vervet.corpora.{name}").read(corpus_root(name, root)):
+        if isinstance(found, Fault):
+            faults.append(found)
+            continue
+        clip, utterance = found
+        if clip in clips:
+            message = f"{utterance.path}: clip {clip} is also {clips[clip].path}; keep one of the two files"
+            faults.append(Fault("repeated", str(utterance.path), message))
+            continue
+        clips[clip] = utterance
+    return dict(sorted(clips.items(), key=lambda item: item[1].path)), faults
+
+
+def release_of(name: str) -> Release:
+    """Say what was published under the name of a corpus; nothing is known of a table."""
+    return getattr(importlib.import_module(f"vervet.corpora.{name}"), "RELEASE", NO_RELEASE)
 
 
 def corpus_root(name: str, root: Path | None = None) -> Path:
@@ -81,7 +148,7 @@ def corpus_root(name: str, root: Path | None = None) -> Path:
     return root
 
 
-def audio_files(folder: Path, depth: int = 0) -> list[Path]:
+def audio_files(folder: Path, depth: int = 0) -> Iterator[Path]:
     """List the audio files of a folder and of those down to `depth` below it, sorted; hidden ones are left out.
 
     Raises
@@ -99,21 +166,11 @@ def audio_files(folder: Path, depth: int = 0) -> list[Path]:
         if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     if not found:
-        raise ValueError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)}) found")
-    return found
+        raise ValueError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)}) in it")
+    yield from found
 
 
-def one_file_per_clip(utterances: Iterable[tuple[str, Utterance]]) -> list[Utterance]:
-    """Drop the clip names of (clip, utterance) pairs, once it is sure that each occurs once.
-
-    Raises
-    ------
-    ValueError
-        If two files hold the same clip, for instance as .wav and as .flac; a copy would count twice.
-    """
-    seen: dict[str, Utterance] = {}
-    for clip, utterance in utterances:
-        if clip in seen:
-            raise ValueError(f"{utterance.path}: clip {clip} is also {seen[clip].path}; keep one of the two files")
-        seen[clip] = utterance
-    return list(seen.values())
+def misnamed(path: Path, title: str, example: str) -> Fault:
+    """Fault a file whose name is not of the corpus's pattern."""
+    message = f"{path}: not the name of a clip of {title}, such as {example}; move the file out of the folder"
+    return Fault("misnamed", str(path), message)

@@ -7,32 +7,63 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from vervet.corpora import Utterance, audio_files, one_file_per_clip
+from vervet.corpora import Fault, Release, Utterance, audio_files, misnamed
 from vervet.emotions import canonical
 
+ACTORS = tuple(str(actor) for actor in range(1001, 1092))
 EMOTION_CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
-LEVELS = ("LO", "MD", "HI", "XX")  # intensity; XX: not specified
 SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI")
-STEM = re.compile(rf"(10\d\d)_({'|'.join(SENTENCES)})_({'|'.join(EMOTION_CODES)})_({'|'.join(LEVELS)})")
+LEVELS = ("LO", "MD", "HI", "XX")  # of intensity, XX: not asked for; the others are asked for in one sentence
+LEVELLED_SENTENCE = "IEO"
+STEM = re.compile(rf"(\d{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTION_CODES)})_({'|'.join(LEVELS)})")
+
+# What 91 actors should have spoken and the release lacks: three sentences of one actor each, and two clips more.
+NOT_RELEASED = frozenset(
+    f"{take}_{code}_XX" for take in ("1008_WSI", "1009_MTI", "1019_ITH") for code in EMOTION_CODES
+) | {"1002_TIE_NEU_XX", "1076_ITS_NEU_XX"}
 
 
-def load(root: Path) -> list[Utterance]:
-    """List the utterances below `root`, which holds the folder `AudioWAV` of the release or is that folder."""
-    folder = root / "AudioWAV" if (root / "AudioWAV").is_dir() else root
-    return one_file_per_clip(_named(folder, _sexes(root / "VideoDemographics.csv")))
+def _published() -> Release:
+    takes = [
+        f"{actor}_{sentence}_{code}_{level}"
+        for actor in ACTORS
+        for sentence in SENTENCES
+        for code in EMOTION_CODES
+        for level in (LEVELS[:3] if sentence == LEVELLED_SENTENCE and code != "NEU" else LEVELS[3:])
+    ]
+    stems = [stem for stem in takes if stem not in NOT_RELEASED]
+    return Release(
+        title="CREMA-D",
+        classes=Counter(canonical(stem.split("_")[2]) for stem in stems),
+        speakers=Counter(stem.split("_")[0] for stem in stems),
+        sampling_rate=16_000,
+        duration_s=(1.26, 5.01),
+        stems=frozenset(stems),
+        silent=frozenset({"1076_MTI_SAD_XX"}),
+        contradictory=(
+            frozenset({"1006_TIE_HAP_XX", "1006_TIE_NEU_XX"}),
+            frozenset({"1013_WSI_DIS_XX", "1013_WSI_SAD_XX"}),
+            frozenset({"1017_IWW_ANG_XX", "1017_IWW_FEA_XX"}),
+        ),
+    )
 
 
-def _named(folder: Path, sexes: dict[str, str]) -> Iterator[tuple[str, Utterance]]:
-    for path in audio_files(folder):
+RELEASE = _published()
+
+
+def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
+    """Name the clips below `root`, which holds the folder `AudioWAV` of the release or is that folder."""
+    sexes = _sexes(root / "VideoDemographics.csv")
+    for path in audio_files(root / "AudioWAV" if (root / "AudioWAV").is_dir() else root):
         match = STEM.fullmatch(path.stem)
-        if not match or not 1001 <= int(match[1]) <= 1091:
-            raise ValueError(
-                f"{path}: not the name of a CREMA-D clip, such as 1001_DFA_ANG_XX "
-                "(actor 1001 to 1091, sentence DFA, emotion ANG, level XX); move it out of the folder"
-            )
+        if not match or match[1] not in ACTORS:
+            example = "1001_DFA_ANG_XX (actor 1001 to 1091, sentence DFA, emotion ANG, level XX)"
+            yield misnamed(path, RELEASE.title, example)
+            continue
         actor, sentence, code, _ = match.groups()
         yield path.stem, Utterance(path, canonical(code), "cremad", actor, sentence, sexes.get(actor, ""))
 
@@ -42,4 +73,7 @@ def _sexes(demographics: Path) -> dict[str, str]:
     if not demographics.is_file():
         return {}
     with demographics.open(newline="", encoding="utf-8-sig") as file:
-        return {row["ActorID"]: row["Sex"].lower() for row in csv.DictReader(file)}
+        reader = csv.DictReader(file)
+        if not {"ActorID", "Sex"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{demographics}: no columns ActorID and Sex; take the file of the release, or remove it")
+        return {row["ActorID"]: row["Sex"].lower() for row in reader}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from vervet.corpora import Utterance, audio_files, one_file_per_clip
+from vervet.corpora import Fault, Release, Utterance, audio_files, misnamed
 
 EMOTION_LETTERS = {
     "a": "anger",
@@ -20,29 +20,42 @@ EMOTION_LETTERS = {
     "sa": "sadness",
     "su": "surprise",
 }
+CLIPS = {letter: 30 if letter == "n" else 15 for letter in EMOTION_LETTERS}  # of one speaker
 SPEAKERS = ("DC", "JE", "JK", "KL")
+COMMON_SENTENCES = ("01", "02", "03")
 CLIP = re.compile(rf"({'|'.join(SPEAKERS)})_(sa|su|[adfhn])(\d\d)")
+RELEASE = Release(
+    title="SAVEE",
+    classes={emotion: CLIPS[letter] * len(SPEAKERS) for letter, emotion in EMOTION_LETTERS.items()},
+    speakers=dict.fromkeys(SPEAKERS, sum(CLIPS.values())),
+    sampling_rate=44_100,
+    duration_s=(1.63, 7.14),
+    stems=frozenset(
+        f"{speaker}_{letter}{number:02}"
+        for speaker in SPEAKERS
+        for letter, count in CLIPS.items()
+        for number in range(1, count + 1)
+    ),
+)
 
 
-def load(root: Path) -> list[Utterance]:
-    """List the utterances below `root`, named `DC_a01.wav` or `DC/a01.wav`, in it or in its folder `AudioData`."""
-    folder = root / "AudioData" if (root / "AudioData").is_dir() else root
-    return one_file_per_clip(_named(folder))
-
-
-def clip_name(path: Path) -> str:
-    """Name a clip the same way in both layouts: DC_a01."""
-    return path.stem if "_" in path.stem else f"{path.parent.name}_{path.stem}"
-
-
-def _named(folder: Path) -> Iterator[tuple[str, Utterance]]:
-    for path in audio_files(folder, depth=1):
-        clip = clip_name(path)
+def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
+    """Name the clips below `root`: `DC_a01.wav` or `DC/a01.wav`, in it or in its folder `AudioData`."""
+    for path in audio_files(root / "AudioData" if (root / "AudioData").is_dir() else root, depth=1):
+        clip = path.stem if "_" in path.stem else f"{path.parent.name}_{path.stem}"
         match = CLIP.fullmatch(clip)
         if not match:
-            raise ValueError(
-                f"{path}: not the name of a SAVEE clip, such as DC_a01 or DC/a01 "
-                "(speaker DC, emotion letter a, number 01); move it out of the folder"
-            )
+            yield misnamed(path, RELEASE.title, "DC_a01 or DC/a01 (speaker DC, emotion letter a, number 01)")
+            continue
         speaker, letter, number = match.groups()
-        yield clip, Utterance(path, EMOTION_LETTERS[letter], "savee", speaker, f"{letter}{number}", "male")
+        yield clip, Utterance(path, EMOTION_LETTERS[letter], "savee", speaker, _sentence(letter, number), "male")
+
+
+def _sentence(letter: str, number: str) -> str:
+    """Name the sentence as far as the file name tells.
+
+    Numbers 01 to 03 are the same three sentences in every emotion; the others belong to one emotion, a01 to su15.
+    The speakers also said the two sentences special to each emotion neutrally, but no file name tells which of
+    n04 to n30 those are, so a sentence may go by two names here, never two sentences by one.
+    """
+    return number if number in COMMON_SENTENCES else letter + number

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vervet.corpora import Utterance
+from vervet.corpora import Fault, Utterance
 from vervet.emotions import canonical
 
 REQUIRED = ("file", "emotion")
 OPTIONAL = ("speaker", "sentence", "sex", "split")
 SPLITS = {
-    "": "",
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -22,71 +21,90 @@ SPLITS = {
     "devel": "validation",
     "development": "validation",
     "test": "test",
-    "eval": "test",
 }
-SEXES = {"": "", "f": "female", "female": "female", "m": "male", "male": "male"}
+SEXES = {"female": "female", "f": "female", "male": "male", "m": "male"}
 
 
-def load(root: Path) -> list[Utterance]:
-    """List the utterances of the CSV file `root`, whose paths are relative to its folder.
+def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
+    """Name the clips of the CSV file `root`, whose paths are relative to its folder, by their full paths.
+
+    Each row at fault is a fault: an unknown emotion, split or sex, a file that does not exist, or one that an earlier
+    row names. The message tells the row's line in the CSV file.
 
     Raises
     ------
     ValueError
-        For a missing column, or a row with an unknown emotion, split or sex, a file that does not exist or that an
-        earlier row names; the message tells the row's line in the file.
+        If the CSV file has no column `file` or `emotion`, or no rows.
     """
-    if not root.is_file():
-        raise ValueError(f"{root}: a table is a CSV file with the columns {' and '.join(REQUIRED)}, this is a folder")
-    seen: dict[Path, int] = {}
-    utterances = []
-    for line, row in _rows(root):
+    lines: dict[str, int] = {}
+    for line, row in read_rows(root, REQUIRED, OPTIONAL):
         where = f"{root}, line {line}"
-        utterance = _utterance(row, root.parent, where)
-        first = seen.setdefault(utterance.path.resolve(), line)
-        if first != line:
-            raise ValueError(f"{where}: {row['file']} is already on line {first}; keep one of the two rows")
-        utterances.append(utterance)
-    if not utterances:
-        raise ValueError(f"{root}: no rows below the header")
-    return utterances
+        path = root.parent / row["file"]
+        clip = str(path.resolve())
+        if not row["file"] or not path.is_file():
+            yield Fault("missing", row["file"], f"{where}: no file {path}; paths are relative to the table's folder")
+            continue
+        if clip in lines:
+            message = f"{where}: {row['file']} is already on line {lines[clip]}; keep one of the two rows"
+            yield Fault("repeated", row["file"], message)
+            continue
+        lines[clip] = line
+        try:
+            yield clip, _utterance(row, path)
+        except ValueError as error:
+            yield Fault("label", row["file"], f"{where}: {error}")
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        missing = [column for column in REQUIRED if column not in columns]
-        if missing:
-            raise ValueError(f"{table}: no column {' or '.join(missing)}; it has {', '.join(columns) or 'no header'}")
-        for row in reader:
-            yield reader.line_num, {column: (row.get(column) or "").strip() for column in (*REQUIRED, *OPTIONAL)}
+def read_rows(
+    table: Path, required: tuple[str, ...], optional: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read the named columns of a CSV file, as (line, row); an optional column that is absent is empty.
 
-
-def _utterance(row: dict[str, str], folder: Path, where: str) -> Utterance:
-    if not row["file"]:
-        raise ValueError(f"{where}: the column file is empty")
-    path = folder / row["file"]
-    if not path.is_file():
-        raise ValueError(f"{where}: no file {path}; paths are relative to the table's folder")
+    Raises
+    ------
+    ValueError
+        If the file is a folder or no text, lacks a required column, or has no rows.
+    """
+    if table.is_dir():
+        raise ValueError(f"{table}: a folder; give the CSV file with the columns {', '.join(required)}")
+    count = 0
     try:
-        emotion = canonical(row["emotion"])
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return Utterance(
-        path,
-        emotion,
-        "table",
-        speaker=row["speaker"],
-        sentence=row["sentence"],
-        sex=_known(row["sex"], SEXES, "sex", where),
-        split=_known(row["split"], SPLITS, "split", where),
-    )
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            missing = [column for column in required if column not in columns]
+            if missing:
+                has = ", ".join(columns) or "nothing"
+                raise ValueError(f"{table}: no column {' and no column '.join(missing)}; the first line has {has}")
+            for count, row in enumerate(reader, 1):  # noqa: B007
+                yield reader.line_num, {column: (row.get(column) or "").strip() for column in (*required, *optional)}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table}: not a CSV file in UTF-8 ({error})") from None
+    if count == 0:
+        raise ValueError(f"{table}: no rows below the first line")
 
 
-def _known(value: str, names: dict[str, str], column: str, where: str) -> str:
+def known(value: str, names: Mapping[str, str], column: str) -> str:
+    """Map a value of a column to its canonical name.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not known; the message lists those that are.
+    """
     try:
         return names[value.casefold()]
     except KeyError:
-        known = ", ".join(name for name in names if name)
-        raise ValueError(f"{where}: unknown {column} {value!r}; known are {known}") from None
+        raise ValueError(f"unknown {column} {value!r}; known are {', '.join(names)}") from None
+
+
+def _utterance(row: dict[str, str], path: Path) -> Utterance:
+    return Utterance(
+        path,
+        canonical(row["emotion"]),
+        "table",
+        speaker=row["speaker"],
+        sentence=row["sentence"],
+        sex=known(row["sex"], SEXES, "sex") if row["sex"] else "",
+        split=known(row["split"], SPLITS, "split") if row["split"] else "",
+    )
