@@ -37,7 +37,7 @@ class Fault:
 
     kind: str  # one word, such as "missing" or "silent"
     file: str
-    message: str
+    message: str  # without the file
     known: bool = False  # the published release has it too
 
 
@@ -86,11 +86,11 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     """
     utterances, faults = survey(name, root)
     if faults:
-        named = "\n".join(fault.message for fault in faults[:NAMED_IN_ERROR])
+        named = [f"{fault.file}: {fault.message}" for fault in faults[:NAMED_IN_ERROR]]
         more = len(faults) - NAMED_IN_ERROR
-        raise ValueError(
-            named + (f"\nand {more} more; `vervet corpus check {name}` names them all" if more > 0 else "")
-        )
+        if more > 0:
+            named.append(f"and {more} more; `vervet corpus check {name}` names them all")
+        raise ValueError("\n".join(named))
     return list(utterances.values())
 
 
@@ -112,7 +112,7 @@ def survey(name: str, root: Path | None = None) -> tuple[dict[str, Utterance], l
             continue
         clip, utterance = found
         if clip in clips:
-            message = f"{utterance.path}: clip {clip} is also {clips[clip].path}; keep one of the two files"
+            message = f"clip {clip} is also {clips[clip].path}; keep one of the two files"
             faults.append(Fault("repeated", str(utterance.path), message))
             continue
         clips[clip] = utterance
@@ -172,5 +172,5 @@ def audio_files(folder: Path, depth: int = 0) -> Iterator[Path]:
 
 def misnamed(path: Path, title: str, example: str) -> Fault:
     """Fault a file whose name is not of the corpus's pattern."""
-    message = f"{path}: not the name of a clip of {title}, such as {example}; move the file out of the folder"
+    message = f"not the name of a clip of {title}, such as {example}; move the file out of the folder"
     return Fault("misnamed", str(path), message)

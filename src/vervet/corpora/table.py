@@ -38,21 +38,20 @@ def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
     """
     lines: dict[str, int] = {}
     for line, row in read_rows(root, REQUIRED, OPTIONAL):
-        where = f"{root}, line {line}"
+        where = f"line {line} of {root.name}"
         path = root.parent / row["file"]
-        clip = str(path.resolve())
         if not row["file"] or not path.is_file():
-            yield Fault("missing", row["file"], f"{where}: no file {path}; paths are relative to the table's folder")
+            yield Fault("missing", str(path), f"{where}: no such file; paths are relative to the table's folder")
             continue
+        clip = str(path.resolve())
         if clip in lines:
-            message = f"{where}: {row['file']} is already on line {lines[clip]}; keep one of the two rows"
-            yield Fault("repeated", row["file"], message)
+            yield Fault("repeated", str(path), f"{where}: already on line {lines[clip]}; keep one of the two rows")
             continue
         lines[clip] = line
         try:
             yield clip, _utterance(row, path)
         except ValueError as error:
-            yield Fault("label", row["file"], f"{where}: {error}")
+            yield Fault("label", str(path), f"{where}: {error}")
 
 
 def read_rows(
