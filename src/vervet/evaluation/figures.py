@@ -1,0 +1,294 @@
+"""Figures of an evaluation: confusion matrix, training curves, what each protocol makes of the same network.
+
+Each function returns a matplotlib Figure and touches no global state; `figure.savefig(path)` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+
+from vervet.evaluation.metrics import Scores
+
+# Blue, orange and vermilion of Okabe & Ito ("Color universal design", 2008), told apart by colour-blind readers.
+BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
+INK, MUTED, FAINT, PAPER = "#22262b", "#6b7280", "#e5e7eb", "#ffffff"
+DPI = 160
+
+PROTOCOLS = {  # the honest ones after the leaky one, stricter and stricter
+    "paper": "paper (leaky)\nversions pooled,\nthen split",
+    "clip": "clip\nclips split\nfirst",
+    "speaker": "speaker\nunheard\nspeakers",
+}
+
+_BLUES = LinearSegmentedColormap.from_list("vervet", [PAPER, "#cfe3f1", "#6aaed6", BLUE, "#003f63"])
+
+
+def protocol_title(title: str, protocol: str) -> str:
+    """Name the protocol in a title, and say `leaky` where it is.
+
+    Parameters
+    ----------
+    title : str
+        What the figure shows.
+    protocol : str
+        The protocol's name; `paper` is the leaky one.
+
+    Returns
+    -------
+    str
+        For example "EmoDB, student: protocol paper (leaky)".
+    """
+    return f"{title}: protocol {protocol}{' (leaky)' if protocol == 'paper' else ''}"
+
+
+def confusion_figure(scores: Scores, labels: Sequence[str], title: str, protocol: str) -> Figure:
+    """Draw a confusion matrix: per cent of each true emotion, and the counts.
+
+    Parameters
+    ----------
+    scores : Scores
+        From `vervet.evaluation.metrics`.
+    labels : sequence of str
+        The emotion of each row and column of `scores.confusion`.
+    title : str
+        What was recognised by what, for example "EmoDB, student". The protocol is added to it.
+    protocol : str
+        How test clips were set apart.
+
+    Returns
+    -------
+    Figure
+        Rows are true, columns recognised emotions.
+
+    Raises
+    ------
+    ValueError
+        When there is not one label per row.
+    """
+    counts = np.array(scores.confusion)
+    if counts.shape != (len(labels), len(labels)):
+        raise ValueError(f"{len(labels)} labels for a confusion matrix of {' x '.join(map(str, counts.shape))}")
+    totals = counts.sum(1, keepdims=True)
+    percent = np.divide(100 * counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+
+    side = max(4.5, 1.9 + 0.72 * len(labels))
+    figure = _figure(side + 0.6, side + 0.5)
+    axes = figure.add_subplot()
+    axes.imshow(percent, cmap=_BLUES, vmin=0, vmax=100)
+    for row, column in np.ndindex(counts.shape):
+        _confusion_cell(axes, row, column, float(percent[row, column]), int(counts[row, column]))
+    names = [f"{label} ({total})" for label, total in zip(labels, totals[:, 0], strict=True)]
+    axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), names)
+    axes.set_xlabel("recognised")
+    axes.set_ylabel("true (clips)")
+    axes.set_xticks(np.arange(1, len(labels)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(labels)) - 0.5, minor=True)
+    axes.grid(which="minor", color=PAPER, linewidth=2)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(which="both", length=0)
+    summary = f"WA {scores.wa:.1%}   UAR {scores.uar:.1%}   macro-F1 {scores.macro_f1:.1%}   {scores.n:,} clips"
+    axes.set_title(summary, loc="left", fontsize=9.5, color=MUTED)
+    _titles(figure, protocol_title(title, protocol))
+    return figure
+
+
+def curves_figure(history: Sequence[Mapping[str, Any]], title: str, protocol: str) -> Figure:
+    """Draw the losses and the validation UAR of each training stage, and the epoch that was chosen.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        One per epoch, in the order they ran: stage (str), epoch (int), train_loss (float), and where they were measured
+        validation_loss and validation_uar (float, fractions of 1; None or missing otherwise) and lr. A true `chosen`
+        marks the epoch whose weights were kept; without it, the first epoch of the best validation UAR is marked, or
+        that of the lowest validation loss in a stage without UAR.
+    title : str
+        What was trained on what, for example "EmoDB, fold 0". The protocol is added to it.
+    protocol : str
+        How test clips were set apart.
+
+    Returns
+    -------
+    Figure
+        One panel per stage: losses on a logarithmic scale at the left, UAR at the right.
+
+    Raises
+    ------
+    ValueError
+        When the history is empty.
+    """
+    if not history:
+        raise ValueError("there is no epoch to draw")
+    stages = list(dict.fromkeys(row["stage"] for row in history))
+    figure = _figure(max(6.0, 0.9 + 3.7 * len(stages)), 3.9)
+    panels = figure.subplots(1, len(stages), squeeze=False)[0]
+    lines = {}
+    for axes, stage in zip(panels, stages, strict=True):
+        lines |= _stage_panel(axes, [row for row in history if row["stage"] == stage])
+        axes.set_title(stage, loc="left", fontsize=10.5, fontweight="bold", color=INK)
+    panels[0].set_ylabel("loss")
+    figure.legend(
+        list(lines.values()), list(lines), loc="outside lower center", ncols=len(lines), frameon=False, fontsize=9
+    )
+    _titles(figure, protocol_title(title, protocol))
+    return figure
+
+
+def leakage_figure(rows: Sequence[Mapping[str, Any]], title: str, measure: str = "wa") -> Figure:
+    """Draw what the same network scores under each protocol.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        One per corpus, protocol and network: corpus, protocol, network (str), the measure (float, a fraction of 1) and
+        where known `<measure>_interval` (low, high).
+    title : str
+        What the figure shows.
+    measure : str
+        Key of the score, "wa" or "uar".
+
+    Returns
+    -------
+    Figure
+        One panel per corpus, a bar per protocol and network; leaky bars are hatched and named.
+
+    Raises
+    ------
+    ValueError
+        When there is no row, or two rows tell of the same corpus, protocol and network.
+    """
+    if not rows:
+        raise ValueError("there is no row to draw")
+    keys = [(row["corpus"], row["protocol"], row["network"]) for row in rows]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"two rows tell of {', '.join(key)}")
+    corpora, networks = list(dict.fromkeys(key[0] for key in keys)), list(dict.fromkeys(key[2] for key in keys))
+    protocols = sorted({key[1] for key in keys}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
+    figure = _figure(max(7.5, 1.2 + len(corpora) * (0.9 + 1.05 * len(protocols))), 4.3)
+    panels = figure.subplots(1, len(corpora), squeeze=False, sharey=True)[0]
+    for axes, corpus in zip(panels, corpora, strict=True):
+        _protocol_panel(axes, [row for row in rows if row["corpus"] == corpus], protocols, networks, measure)
+        axes.set_title(corpus, loc="left", fontsize=10.5, fontweight="bold", color=INK)
+    panels[0].set_ylabel(f"{measure.upper()}, %")
+    handles, names = panels[0].get_legend_handles_labels()
+    if len(networks) > 1:
+        figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False, fontsize=9)
+    _titles(figure, title, "Hatched: leaky, the test holds other versions of training clips. Lines: 95 % by speaker.")
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _titles(figure: Figure, title: str, note: str = "") -> None:
+    """Write a bold line above the whole figure, and a quiet one below it."""
+    figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold", color=INK)
+    if note:
+        figure.supxlabel(note, x=0.02, ha="left", fontsize=8.5, color=MUTED)
+
+
+def _plain(axes: Axes) -> None:
+    """Light axes: a faint horizontal grid, no box."""
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _confusion_cell(axes: Axes, row: int, column: int, percent: float, count: int) -> None:
+    if not count:
+        return
+    colour = PAPER if percent > 55 else INK
+    weight = "bold" if row == column else "normal"
+    axes.text(column, row - 0.1, f"{percent:.0f}%", ha="center", va="center", color=colour, fontsize=11, weight=weight)
+    axes.text(column, row + 0.24, f"{count:,}", ha="center", va="center", color=colour, fontsize=7.5)
+
+
+def _chosen(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Find the epoch whose weights were kept."""
+    for row in rows:
+        if row.get("chosen"):
+            return row
+    if scored := [row for row in rows if row.get("validation_uar") is not None]:
+        return max(scored, key=lambda row: row["validation_uar"])
+    if measured := [row for row in rows if row.get("validation_loss") is not None]:
+        return min(measured, key=lambda row: row["validation_loss"])
+    return None
+
+
+def _stage_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw one stage; return its lines by their name in the legend."""
+    _plain(axes)
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    lines = {}
+    for name, key, colour in (("training loss", "train_loss", MUTED), ("validation loss", "validation_loss", ORANGE)):
+        points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+        if points:
+            (lines[name],) = axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8)
+    points = [(row["epoch"], 100 * row["validation_uar"]) for row in rows if row.get("validation_uar") is not None]
+    if points:
+        right = axes.twinx()
+        _plain(right)
+        right.grid(visible=False)
+        right.set_ylim(0, 100)
+        right.set_ylabel("validation UAR, %", color=BLUE)
+        right.tick_params(axis="y", colors=BLUE)
+        (lines["validation UAR"],) = right.plot(*zip(*points, strict=True), color=BLUE, linewidth=1.8)
+    if chosen := _chosen(rows):
+        lines["chosen epoch"] = axes.axvline(chosen["epoch"], color=VERMILION, linewidth=1.2, linestyle=(0, (4, 3)))
+    return lines
+
+
+def _protocol_panel(
+    axes: Axes,
+    rows: Sequence[Mapping[str, Any]],
+    protocols: Sequence[str],
+    networks: Sequence[str],
+    measure: str,
+) -> None:
+    """Draw one corpus: groups of bars by protocol, one bar per network."""
+    _plain(axes)
+    width = 0.8 / len(networks)
+    for place, network in enumerate(networks):
+        colour = (BLUE, ORANGE, MUTED)[place % 3]
+        axes.bar(0, 0, color=colour, label=network)  # for the legend: a bar without hatching
+        for row in rows:
+            if row["network"] == network:
+                x = protocols.index(row["protocol"]) + (place - (len(networks) - 1) / 2) * width
+                _bar(axes, x, width, row, measure, colour)
+    axes.set_xticks(range(len(protocols)), [PROTOCOLS.get(name, name) for name in protocols], fontsize=8)
+    axes.set_xlim(-0.6, len(protocols) - 0.4)
+    axes.set_ylim(0, 109)
+    axes.set_yticks(range(0, 101, 20))
+
+
+def _bar(axes: Axes, x: float, width: float, row: Mapping[str, Any], measure: str, colour: str) -> None:
+    score, limits = 100 * row[measure], row.get(f"{measure}_interval")
+    hatch = {"hatch": "////", "edgecolor": PAPER, "linewidth": 0} if row["protocol"] == "paper" else {}
+    axes.bar(x, score, width * 0.9, color=colour, **hatch)
+    top = score
+    if limits:
+        low, high = (100 * limit for limit in limits)
+        top = max(score, high)
+        axes.errorbar(x, score, [[max(0, score - low)], [max(0, high - score)]], color=INK, linewidth=1.2, capsize=3)
+    axes.text(x, top + 1.5, f"{score:.1f}", ha="center", va="bottom", fontsize=9, color=INK)
