@@ -325,11 +325,9 @@ def _duplicate_faults(clips: Mapping[str, Utterance], heard: Mapping[str, AudioF
     for group in duplicate_clips(utterances, [heard[clip] for clip in names.values()]):
         contradictory = len({utterance.emotion for utterance in group}) > 1
         labelled = ", ".join(f"{utterance.path.name} ({utterance.emotion})" for utterance in group)
-        kind, what = (
-            ("contradictory", "emotions of the same samples") if contradictory else ("duplicate", "same samples")
-        )
+        kind = "contradictory" if contradictory else "duplicate"
         known = frozenset(names[utterance.path] for utterance in group) in release.contradictory
-        faults.append(Fault(kind, str(group[0].path), f"{what}: {labelled}", known))
+        faults.append(Fault(kind, str(group[0].path), f"the same samples in {labelled}", known))
     return faults
 
 
@@ -382,7 +380,7 @@ def _notes(clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts], root
     if mixed:
         notes.append(Fault("channels", str(root), f"{mixed} of {len(heard)} clips have several channels"))
     notes += [
-        Fault("clipped", str(clips[clip].path), f"{fact.clipped} samples ({fact.clipped / fact.samples:.2%})")
+        Fault("clipped", str(clips[clip].path), f"{fact.clipped} of {fact.samples} samples at full scale")
         for clip, fact in heard.items()
         if fact.clipped
     ]
@@ -436,7 +434,7 @@ def _listed(report: Report) -> list[str]:
         verdict = "No faults."
     else:
         known = sum(fault.known for fault in report.faults)
-        of_release = f", {known} of them in the published release too" if known else ""
+        of_release = f", {known} of them in the published release" if known else ""
         verdict = f"{len(report.faults)} fault{'s' * (len(report.faults) > 1)}{of_release}:"
     return [verdict, *_by_kind(report.faults), *(["", "Notes:", *_by_kind(report.notes)] if report.notes else [])]
 

@@ -1,0 +1,347 @@
+"""What two sides of a split share, and so what its test score can and cannot mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from vervet.corpora.check import facts_of_files
+from vervet.corpora.table import SPLITS, known, read_rows
+from vervet.emotions import canonical
+
+SIDES = ("train", "validation", "test")
+COLUMNS = ("file", "split")
+OPTIONAL_COLUMNS = ("source", "version", "emotion", "speaker", "sentence", "corpus")
+EXAMPLES = 6  # names that the text gives of what is shared; the JSON gives all
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of a split, ready to be compared."""
+
+    file: str
+    side: str
+    clip: str  # the recording that this is a version of
+    speaker: str  # empty: unknown
+    sentence: str  # empty: unknown
+    emotion: str  # empty: unknown
+    content: str  # hash of the samples, empty: not read
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What stands on two sides of a split."""
+
+    sides: tuple[str, str]
+    items: int  # on the second side
+    siblings: int  # of these, items of which the first side holds a version or an exact copy
+    clips: tuple[str, ...]  # with versions on both sides
+    duplicates: tuple[tuple[str, ...], ...]  # files of different clips on both sides with exactly the same samples
+    speakers: tuple[str, ...]
+    sentences: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Siblings among the items of the second side, 0 to 1."""
+        return self.siblings / self.items if self.items else 0.0
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a split's test score can and cannot mean, and the findings behind it."""
+
+    items: Mapping[str, int]  # by side
+    shared: tuple[Shared, ...]  # train and validation, train and test, validation and test
+    contradictory: tuple[tuple[str, ...], ...]  # files of one clip, or with the same samples, and unlike emotions
+    files: int  # distinct ones
+    files_read: int  # of these, how many were found and compared by their samples
+    leaky: bool  # a test clip, or a copy of it, is also in training or validation
+    speaker_independent: bool | None  # None: the speakers are not known
+    sentence_independent: bool | None  # None: the sentences are not known
+    test_speakers: int
+    verdict: tuple[str, ...]
+
+    def between(self, first: str, second: str) -> Shared:
+        """Give what two sides share, "train" before "validation" before "test"."""
+        return next(shared for shared in self.shared if shared.sides == (first, second))
+
+    def to_json(self) -> dict[str, object]:
+        """Give the audit as plain lists and dictionaries."""
+        return dataclasses.asdict(self) | {
+            "items": dict(self.items),
+            "shared": [dataclasses.asdict(shared) | {"share": shared.share} for shared in self.shared],
+        }
+
+    def to_text(self) -> str:
+        """Give the audit as a page to read."""
+        counts = ", ".join(f"{self.items[side]} {side}" for side in SIDES)
+        lines = [counts, "", *(f"- {sentence}" for sentence in self.verdict), ""]
+        for shared in self.shared:
+            if shared.items and self.items[shared.sides[0]]:
+                lines += _shared_text(shared)
+        if self.contradictory:
+            lines.append("contradictory labels")
+            lines += [f"  {', '.join(group)}" for group in self.contradictory]
+        return "\n".join(lines).rstrip()
+
+
+def read_split(path: Path) -> list[dict[str, str]]:
+    """Read a split from a CSV file.
+
+    Parameters
+    ----------
+    path : Path
+        CSV file with the columns `file` and `split`, and where known `source` (the recording that a version was made
+        from), `version`, `emotion`, `speaker`, `sentence` and `corpus`.
+
+    Returns
+    -------
+    list of dict
+        One for each row; the split is "train", "validation" or "test", columns that are absent are empty.
+
+    Raises
+    ------
+    ValueError
+        For a missing column, no rows, an empty file name or an unknown split; the message tells the line.
+    """
+    rows = []
+    for line, row in read_rows(path, COLUMNS, OPTIONAL_COLUMNS):
+        if not row["file"]:
+            raise ValueError(f"{path}, line {line}: the column file is empty")
+        try:
+            rows.append(row | {"split": known(row["split"], SPLITS, "split")})
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}") from None
+    return rows
+
+
+def audit(rows: Sequence[Mapping[str, str]], root: Path | None = None) -> Audit:
+    """Find what the sides of a split share.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        As `read_split` gives them.
+    root : Path, optional
+        The folder that files are relative to. Those not found there are looked for below the folder that the
+        environment variable VERVET_CORPORA names, and below its folder with the name in the column `corpus`.
+
+    Returns
+    -------
+    Audit
+        Rows of one `source` are versions of one clip; without a source the file is the clip. Copies under another name
+        are found by their samples, as far as the files are at hand.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to train on or nothing to test on.
+    """
+    items = _items(rows, root)
+    by_side = {side: [item for item in items if item.side == side] for side in SIDES}
+    for side in ("train", "test"):
+        if not by_side[side]:
+            raise ValueError(f"the split has no row with split {side}; without it there is nothing to audit")
+    shared = tuple(_shared(first, second, by_side) for first, second in combinations(SIDES, 2))
+    with_test = [pair for pair in shared if pair.sides[1] == "test"]
+    files = {item.file: item.content for item in items}
+    finding = Audit(
+        items={side: len(by_side[side]) for side in SIDES},
+        shared=shared,
+        contradictory=_contradictory(items),
+        files=len(files),
+        files_read=sum(bool(content) for content in files.values()),
+        leaky=any(pair.siblings for pair in with_test),
+        speaker_independent=(
+            not any(pair.speakers for pair in with_test) if all(item.speaker for item in items) else None
+        ),
+        sentence_independent=(
+            not any(pair.sentences for pair in with_test) if all(item.sentence for item in items) else None
+        ),
+        test_speakers=len({item.speaker for item in by_side["test"]} - {""}),
+        verdict=(),
+    )
+    return dataclasses.replace(finding, verdict=tuple(_verdict(finding)))
+
+
+def _items(rows: Sequence[Mapping[str, str]], root: Path | None) -> list[Item]:
+    places = [_place(row, root) for row in rows]
+    found = sorted({path for path in places if path is not None})
+    content = {path: facts.content for path, facts in zip(found, facts_of_files(found), strict=True)} if found else {}
+    several = len({row.get("corpus", "") for row in rows}) > 1
+
+    def named(row: Mapping[str, str], name: str) -> str:
+        """Tell apart what two corpora call by the same name."""
+        return f"{row.get('corpus', '')}/{name}" if several and name else name
+
+    return [
+        Item(
+            file=row["file"],
+            side=known(row["split"], SPLITS, "split"),
+            clip=named(row, row.get("source") or row["file"]),
+            speaker=named(row, row.get("speaker", "")),
+            sentence=named(row, row.get("sentence", "")),
+            emotion=_emotion(row.get("emotion", "")),
+            content=content[place] if place is not None else "",
+        )
+        for row, place in zip(rows, places, strict=True)
+    ]
+
+
+def _place(row: Mapping[str, str], root: Path | None) -> Path | None:
+    """Find a row's file on disk."""
+    folders = [] if root is None else [root]
+    if os.environ.get("VERVET_CORPORA"):
+        corpora = Path(os.environ["VERVET_CORPORA"])
+        folders += [corpora, corpora / row.get("corpus", "")]
+    candidates = [Path(row["file"]), *(folder / row["file"] for folder in folders)]
+    if not candidates[0].is_absolute():
+        candidates.pop(0)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _emotion(label: str) -> str:
+    """Give labels of one meaning one name; a split may use emotions that Vervet does not know."""
+    try:
+        return canonical(label)
+    except ValueError:
+        return label.casefold()
+
+
+def _shared(first: str, second: str, by_side: Mapping[str, Sequence[Item]]) -> Shared:
+    left, right = by_side[first], by_side[second]
+    clips = {item.clip for item in left} & {item.clip for item in right}
+    contents = ({item.content for item in left} & {item.content for item in right}) - {""}
+    return Shared(
+        sides=(first, second),
+        items=len(right),
+        siblings=sum(item.clip in clips or item.content in contents for item in right),
+        clips=tuple(sorted(clips)),
+        duplicates=_duplicates(left, right, contents),
+        speakers=tuple(sorted(({item.speaker for item in left} & {item.speaker for item in right}) - {""})),
+        sentences=tuple(sorted(({item.sentence for item in left} & {item.sentence for item in right}) - {""})),
+    )
+
+
+def _duplicates(left: Sequence[Item], right: Sequence[Item], contents: set[str]) -> tuple[tuple[str, ...], ...]:
+    """Group the files that share samples across two sides, where they are more than one clip."""
+    groups: dict[str, set[Item]] = {}
+    for item in (*left, *right):
+        if item.content in contents:
+            groups.setdefault(item.content, set()).add(item)
+    several = [group for group in groups.values() if len({item.clip for item in group}) > 1]
+    return tuple(sorted(tuple(sorted({item.file for item in group})) for group in several))
+
+
+def _contradictory(items: Sequence[Item]) -> tuple[tuple[str, ...], ...]:
+    """Group the files of one clip, or with the same samples, that carry different emotions."""
+    groups: dict[tuple[str, str], set[Item]] = {}
+    for item in items:
+        groups.setdefault(("clip", item.clip), set()).add(item)
+        if item.content:
+            groups.setdefault(("content", item.content), set()).add(item)
+    unlike = [group for group in groups.values() if len({item.emotion for item in group} - {""}) > 1]
+    named = {tuple(sorted({f"{item.file} ({item.emotion})" for item in group})) for group in unlike}
+    return tuple(sorted(named))
+
+
+def _verdict(finding: Audit) -> list[str]:
+    sentences = [
+        *_about_clips(finding),
+        _about_copies(finding),
+        *_about_speakers(finding),
+        _about_sentences(finding),
+    ]
+    if finding.contradictory:
+        count = len(finding.contradictory)
+        sentences.append(f"{count} clip(s) carry contradictory labels: no model can be right about all of them.")
+    return sentences
+
+
+def _about_clips(finding: Audit) -> list[str]:
+    training, validation = finding.between("train", "test"), finding.between("validation", "test")
+    selection = finding.between("train", "validation")
+    sentences = []
+    if training.siblings:
+        sentences.append(
+            f"LEAKY: {_part(training)} test items are versions or copies of clips in training. The model was told "
+            "their answers; the score cannot tell how it does on a recording it has never heard."
+        )
+    if validation.siblings:
+        sentences.append(
+            f"LEAKY: {_part(validation)} test items are versions or copies of clips in validation, on which epochs and "
+            "settings are chosen; the score is chosen to be high."
+        )
+    if not finding.leaky:
+        sentences.append(
+            "No clip is found both in test and in training or validation: the score tells about new clips."
+        )
+    if selection.siblings:
+        sentences.append(
+            f"{_part(selection)} validation items are versions or copies of clips in training: what is chosen there is "
+            "chosen on clips already heard."
+        )
+    return sentences
+
+
+def _about_copies(finding: Audit) -> str:
+    if finding.files_read == finding.files:
+        return f"Copies under another name: all {finding.files} files were compared sample by sample."
+    advice = "set VERVET_CORPORA to the folder that holds the corpora"
+    if finding.files_read == 0:
+        return f"Copies under another name: not checked, none of the {finding.files} files can be read; {advice}."
+    return (
+        f"Copies under another name: checked for {finding.files_read} of {finding.files} files only, "
+        f"the others cannot be read; {advice}."
+    )
+
+
+def _about_speakers(finding: Audit) -> list[str]:
+    if finding.speaker_independent is None:
+        return ["Not every row names its speaker: the score must not be called speaker-independent."]
+    if not finding.speaker_independent:
+        heard = {speaker for pair in finding.shared if pair.sides[1] == "test" for speaker in pair.speakers}
+        return [
+            f"{len(heard)} of {finding.test_speakers} test speakers are heard in training or validation: "
+            "the score cannot tell how the model does on a new speaker."
+        ]
+    plural = "s" * (finding.test_speakers != 1)
+    sentences = [
+        f"Speaker-independent: the score tells about new speakers, from {finding.test_speakers} speaker{plural}."
+    ]
+    if finding.between("train", "validation").speakers:
+        sentences.append("Validation speakers are heard in training: what is chosen there is chosen on known voices.")
+    return sentences
+
+
+def _about_sentences(finding: Audit) -> str:
+    if finding.sentence_independent is None:
+        return "Not every row names its sentence: whether the words are new cannot be told."
+    if finding.sentence_independent:
+        return "Sentence-independent: no test sentence is spoken in training or validation."
+    shared = {name for pair in finding.shared if pair.sides[1] == "test" for name in pair.sentences}
+    return (
+        f"{len(shared)} test sentence(s) are spoken in training or validation too: the score is not one of new words."
+    )
+
+
+def _part(shared: Shared) -> str:
+    return f"{shared.siblings} of {shared.items} ({shared.share:.1%})"
+
+
+def _shared_text(shared: Shared) -> list[str]:
+    def told(what: str, names: Sequence[str]) -> str:
+        more = ", ..." if len(names) > EXAMPLES else ""
+        return f"  {what:28}{len(names):6}  {', '.join(names[:EXAMPLES])}{more}".rstrip()
+
+    return [
+        f"{shared.sides[0]} and {shared.sides[1]}",
+        told("clips on both sides", shared.clips),
+        told("exact copies of other clips", [" = ".join(group) for group in shared.duplicates]),
+        told("speakers on both sides", shared.speakers),
+        told("sentences on both sides", shared.sentences),
+    ]
