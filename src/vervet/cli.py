@@ -128,3 +128,23 @@ def _report(args: argparse.Namespace) -> int:
 
     print(write(args.results))
     return 0
+
+
+def _corpus(args: argparse.Namespace) -> int:
+    import json
+
+    from vervet.corpora.check import check
+
+    report = check(args.name, args.root)
+    print(json.dumps(report.to_json(), indent=2) if args.format == "json" else report.to_text())
+    return 0 if report.ok else 1
+
+
+def _audit(args: argparse.Namespace) -> int:
+    import json
+
+    from vervet.evaluation.leakage import audit, read_split
+
+    finding = audit(read_split(args.split), args.split.parent)
+    print(json.dumps(finding.to_json(), indent=2) if args.format == "json" else finding.to_text())
+    return 0
