@@ -1,0 +1,560 @@
+"""The results: records of measured runs, checked and kept in one JSON file, and the Markdown page made from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vervet.evaluation.metrics import from_confusion, mean_spread
+
+Record = dict[str, Any]
+
+CORPORA = {"emodb": "EmoDB", "savee": "SAVEE", "cremad": "CREMA-D"}
+NETWORKS = ("teacher", "teacher-large", "student")
+# How many folds each protocol has; those of `speaker` are speakers, or CREMA-D's blocks of actors.
+FOLDS = {"paper": 5, "clip": 5}
+SPEAKER_FOLDS = {"emodb": 10, "savee": 4, "cremad": 5}
+
+# Kim & Lee: corpus, WA of the teacher and of the student, and the WA that their figure of the confusion matrix gives.
+PUBLISHED_SOURCE = "Kim & Lee, IEEE Access 2024, doi:10.1109/ACCESS.2024.3447770"
+PUBLISHED = {
+    "emodb": {"teacher": 96.96, "student": 98.83, "figure": 99.77},
+    "savee": {"teacher": 98.17, "student": 98.95, "figure": 99.48},
+    "cremad": {"teacher": 92.64, "student": 94.07, "figure": 95.25},
+}
+
+# Corpus and split, system, UAR, WA, where it is from.
+_BLOCKS, _LOSO = "CREMA-D, 5 blocks of disjoint actors", "leave one speaker out"
+_SVM_SOURCE = "baseline run for this comparison on the same folds; not a Vervet network"
+_EMOBOX = "EmoBox (Ma et al., INTERSPEECH 2024)"
+_TIMNET = "TIM-Net (Ye et al., ICASSP 2023), corrected for choosing the epoch on the test fold"
+_RATERS = "Cao et al., IEEE Transactions on Affective Computing 2014"
+REFERENCES = (
+    (_BLOCKS, "WavLM-base+ fine-tuned, 95 M parameters", "73.34", "73.39", "literature, same folds"),
+    (_BLOCKS, "HuBERT-base fine-tuned", "", "72.57", "literature, same folds"),
+    (_BLOCKS, "wav2vec2-base fine-tuned", "", "72.41", "literature, same folds"),
+    (_BLOCKS, "HiCMAE-B, audio branch", "71.11", "71.01", "HiCMAE (Sun et al., Information Fusion 2024)"),
+    (_BLOCKS, "SVM (rbf) on openSMILE ComParE", "59.1", "58.9", _SVM_SOURCE),
+    (_BLOCKS, "SVM (rbf) on openSMILE eGeMAPS", "51.8", "51.6", _SVM_SOURCE),
+    ("CREMA-D, disjoint actors", "CNN-BiLSTM on MFCC, 0.93 M parameters", "56.69", "56.45", "literature"),
+    ("CREMA-D", "2,443 human raters, audio only", "40.7", "40.9", _RATERS),
+    (f"EmoDB, {_LOSO}", "SVM (rbf) on openSMILE ComParE", "77.0", "78.7", _SVM_SOURCE),
+    (f"EmoDB, {_LOSO}", "SVM (rbf) on openSMILE eGeMAPS", "65.2", "66.7", _SVM_SOURCE),
+    (
+        f"EmoDB, {_LOSO}", "Light-SERNet, 0.88 MB", "94.15", "94.21",
+        "Light-SERNet (Aftab et al., ICASSP 2022); its best epoch was chosen on the test fold, so too high",
+    ),
+    ("EmoDB, random 10 folds by clip", "TIM-Net, 0.4 MB", "89.19", "90.28", _TIMNET),
+    (f"SAVEE, {_LOSO}", "Whisper large v3 encoder", "74.07", "77.24", _EMOBOX),
+    (f"SAVEE, {_LOSO}", "WavLM large encoder", "66.74", "70.80", _EMOBOX),
+    (f"SAVEE, {_LOSO}", "wav2vec2-base encoder", "44.89", "49.83", _EMOBOX),
+    (f"SAVEE, {_LOSO}", "SVM (rbf) on openSMILE ComParE", "45.6", "47.5", _SVM_SOURCE),
+    (f"SAVEE, {_LOSO}", "SVM (rbf) on openSMILE eGeMAPS", "32.0", "34.2", _SVM_SOURCE),
+    ("SAVEE, random 10 folds by clip", "TIM-Net, 0.4 MB", "77.26", "79.36", _TIMNET),
+)  # fmt: skip
+
+
+# --- records -----------------------------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fraction(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _interval(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(_fraction, value))
+    return value is None or (pair and value[0] <= value[1])
+
+
+def _labels(value: Any) -> bool:
+    return isinstance(value, list) and len(value) >= 2 and all(map(_text, value)) and len(set(value)) == len(value)
+
+
+def _matrix(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, list) and all(map(_count, row)) for row in value)
+
+
+def _folds(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(map(_count, value)) and len(set(value)) == len(value)
+
+
+# What each key of a record holds, and how to tell.
+_SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "corpus": ("a name", _text),
+    "protocol": ("a name", _text),
+    "leaky": ("true or false", lambda value: isinstance(value, bool)),
+    "network": ("a name", _text),
+    "recipe": ("a name", _text),
+    "seed": ("a whole number, 0 or more", _count),
+    "fold": ('a whole number, 0 or more, or "all"', lambda value: value == "all" or _count(value)),
+    "wa": ("a fraction of 1", _fraction),
+    "uar": ("a fraction of 1", _fraction),
+    "macro_f1": ("a fraction of 1", _fraction),
+    "wa_interval": ("[low, high], fractions of 1, or null", _interval),
+    "uar_interval": ("[low, high], fractions of 1, or null", _interval),
+    "confusion": ("rows of whole counts", _matrix),
+    "labels": ("two or more names, each once", _labels),
+    "n_test": ("a whole number, 0 or more", _count),
+    "epochs": ("a whole number, 0 or more", _count),
+    "split_hash": ("a name", _text),
+    "commit": ("a name", _text),
+    "machine": ("a name", _text),
+    "minutes": ("a number, 0 or more", lambda value: _number(value) and 0 <= value < float("inf")),
+    "command": ("a command line", _text),
+    "folds": ("different whole numbers, 0 or more", _folds),
+}
+_OPTIONAL = {"folds"}
+
+
+def validate(record: Record) -> None:
+    """Check one record of results.json.
+
+    Parameters
+    ----------
+    record : dict
+        corpus, protocol, network, recipe (str), leaky (bool: true for protocol `paper` and no other), seed (int), fold
+        (int, or "all" for the pooled predictions of all folds), wa, uar, macro_f1 (fractions of 1), wa_interval,
+        uar_interval ([low, high] by speaker, or null), labels, confusion (rows true, in the order of labels), n_test,
+        epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones.
+
+    Raises
+    ------
+    ValueError
+        Names the key that is missing, unknown or at fault, or the two that contradict one another.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"a record is an object with keys, not {record!r}")
+    if missing := sorted(_SCHEMA.keys() - _OPTIONAL - record.keys()):
+        raise ValueError(f"missing key: {', '.join(missing)}")
+    if unknown := sorted(record.keys() - _SCHEMA.keys()):
+        raise ValueError(f"unknown key: {', '.join(unknown)}; known are {', '.join(_SCHEMA)}")
+    for key, value in record.items():
+        meaning, holds = _SCHEMA[key]
+        if not holds(value):
+            raise ValueError(f"{key} must be {meaning}, not {value!r}")
+    _check_consistent(record)
+
+
+def _check_consistent(record: Record) -> None:
+    if record["leaky"] != (record["protocol"] == "paper"):
+        raise ValueError(f"leaky is {record['leaky']} under protocol {record['protocol']!r}; `paper` alone is leaky")
+    if "folds" in record and record["fold"] != "all":
+        raise ValueError(f'folds belongs to fold "all", not to fold {record["fold"]}')
+    scores = from_confusion(record["confusion"], record["labels"])
+    if scores.n != record["n_test"]:
+        raise ValueError(f"confusion sums to {scores.n}, n_test is {record['n_test']}")
+    for key in ("wa", "uar", "macro_f1"):
+        if abs(record[key] - getattr(scores, key)) > 1e-4:  # room for a rounded score
+            raise ValueError(f"{key} is {record[key]}, its confusion matrix gives {getattr(scores, key):.6f}")
+
+
+def load(path: Path) -> list[Record]:
+    """Read and check results.json.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    list of dict
+        Its records, see `validate`.
+
+    Raises
+    ------
+    ValueError
+        When the file is no JSON list, or a record is at fault; names file and record.
+    OSError
+        When the file cannot be read.
+    """
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(records, list):
+        raise ValueError(f"{path}: is not a list of records")
+    _validate_all(records, str(path))
+    return records
+
+
+def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
+    """Merge records into results.json.
+
+    A record replaces that of the same corpus, protocol, network, recipe, seed and fold. The file appears whole or
+    not at all; two programs should not add at the same time.
+
+    Parameters
+    ----------
+    results_path : Path
+        The file; made, with its folder, where it does not exist.
+    records : iterable of dict
+        See `validate`. Of two with the same key the later one stays.
+
+    Returns
+    -------
+    list of dict
+        All records now in the file, sorted.
+
+    Raises
+    ------
+    ValueError
+        When a record, new or old, is at fault; then the file is left as it was.
+    """
+    new = list(records)
+    _validate_all(new, "new records")
+    old = load(results_path) if results_path.exists() else []
+    merged = sorted({_key(record): record for record in old + new}.values(), key=_order)
+    results_path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(results_path, _json(merged))
+    return merged
+
+
+def _validate_all(records: Sequence[Record], where: str) -> None:
+    for number, record in enumerate(records):
+        try:
+            validate(record)
+        except ValueError as error:
+            raise ValueError(f"{where}: record {number}: {error}") from None
+
+
+def _key(record: Record) -> tuple:
+    return tuple(record[key] for key in ("corpus", "protocol", "network", "recipe", "seed", "fold"))
+
+
+def _order(record: Record) -> tuple:
+    *names, seed, fold = _key(record)
+    return (*names, seed, fold == "all", 0 if fold == "all" else fold)  # the pooled one after its folds
+
+
+def _json(records: Sequence[Record]) -> str:
+    """One key per line, a matrix on one line: readable, and a changed score is one changed line."""
+    blocks = []
+    for record in records:
+        ordered = [key for key in _SCHEMA if key in record]
+        lines = [f"  {json.dumps(key)}: {json.dumps(record[key], ensure_ascii=False)}" for key in ordered]
+        blocks.append(" {\n" + ",\n".join(lines) + "\n }")
+    return "[\n" + ",\n".join(blocks) + "\n]\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+# --- rows: one per corpus, protocol, network, recipe and set of folds, over seeds ----------------------------------
+
+
+def summarise(records: Sequence[Record]) -> list[Record]:
+    """Bring the records of one experiment together, over folds and seeds.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        See `validate`.
+
+    Returns
+    -------
+    list of dict
+        One per corpus, protocol, network, recipe and set of folds, with these and leaky, seeds (list), n_test,
+        wa, uar, macro_f1 (mean and spread over seeds), wa_interval, uar_interval (means of the seeds' limits, or None)
+        and commands. Scores of a seed are those of all its folds pooled: its record of fold "all", or where that is
+        missing or has fewer folds, the sum of its folds' confusion matrices.
+
+    Raises
+    ------
+    ValueError
+        When the folds of one experiment have different labels.
+    """
+    seeds: dict[tuple, list[Record]] = {}
+    for record in sorted(records, key=_order):
+        seeds.setdefault(_key(record)[:-1], []).append(record)
+    groups: dict[tuple, list[Record]] = {}
+    for key, members in seeds.items():
+        pooled = _pool(members)
+        groups.setdefault((*key[:-1], pooled["folds"]), []).append(pooled)
+    return [_row(members) for _, members in sorted(groups.items(), key=lambda item: _row_order(item[0]))]
+
+
+def _row_order(key: tuple) -> tuple:
+    corpus, protocol, network, recipe, folds = key
+    known = [*CORPORA, corpus].index(corpus), [*FOLDS, "speaker", protocol].index(protocol)
+    return (*known, corpus, protocol, recipe, [*NETWORKS, network].index(network), network, -len(folds), folds)
+
+
+def all_folds(corpus: str, protocol: str) -> int | None:
+    """Say how many folds a protocol has.
+
+    Parameters
+    ----------
+    corpus, protocol : str
+        Names as in the records.
+
+    Returns
+    -------
+    int or None
+        None where it is not known, as for tables with their own split.
+    """
+    return SPEAKER_FOLDS.get(corpus) if protocol == "speaker" else FOLDS.get(protocol)
+
+
+def _pool(members: Sequence[Record]) -> Record:
+    """All folds of one seed as one record with `folds` and `commands`."""
+    single = [record for record in members if record["fold"] != "all"]
+    measured = tuple(record["fold"] for record in single)
+    for record in members:
+        if record["fold"] == "all":
+            everything = tuple(range(all_folds(record["corpus"], record["protocol"]) or 0))
+            folds = tuple(sorted(record.get("folds", everything or measured)))
+            if set(measured) <= set(folds):
+                return record | {"folds": folds, "commands": [one["command"] for one in (*single, record)]}
+    if len({tuple(record["labels"]) for record in single}) > 1:
+        raise ValueError(f"the folds of {', '.join(map(str, _key(single[0])[:-1]))} have different labels")
+    if len(single) == 1:
+        return single[0] | {"folds": measured, "commands": [single[0]["command"]]}
+    scores = from_confusion(np.sum([record["confusion"] for record in single], axis=0).tolist(), single[0]["labels"])
+    pooled = {"wa": scores.wa, "uar": scores.uar, "macro_f1": scores.macro_f1, "n_test": scores.n}
+    pooled |= {"wa_interval": None, "uar_interval": None}  # counts no longer say who spoke
+    return single[0] | pooled | {"folds": measured, "commands": [record["command"] for record in single]}
+
+
+def _row(members: Sequence[Record]) -> Record:
+    """Put the seeds of one experiment into one row."""
+    row = {key: members[0][key] for key in ("corpus", "protocol", "leaky", "network", "recipe", "folds")}
+    row["seeds"] = [record["seed"] for record in members]
+    row["n_test"] = sorted({record["n_test"] for record in members})
+    row["commands"] = list(dict.fromkeys(command for record in members for command in record["commands"]))
+    for key in ("wa", "uar", "macro_f1"):
+        row[key] = mean_spread([record[key] for record in members])
+    for key in ("wa_interval", "uar_interval"):
+        limits = [record[key] for record in members]
+        row[key] = None if None in limits else tuple(np.mean(limits, axis=0).tolist())
+    return row
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+def write(results_path: Path) -> Path:
+    """Write README.md beside results.json.
+
+    Parameters
+    ----------
+    results_path : Path
+        The file of records.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    ValueError, OSError
+        As for `load`.
+    """
+    page = results_path.with_name("README.md")
+    _replace(page, markdown(load(results_path)))
+    return page
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """Make the results page.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        See `validate`.
+
+    Returns
+    -------
+    str
+        Markdown: the leaky table, the honest one, why they differ, what is missing, and what others report.
+    """
+    rows = summarise(records)
+    leaky, honest = [row for row in rows if row["leaky"]], [row for row in rows if not row["leaky"]]
+    parts = [
+        _HEAD,
+        "## Leaky: protocol `paper`",
+        _LEAKY,
+        _table(leaky) if leaky else "Nothing is measured yet.",
+        "## Honest: protocols `clip` and `speaker`",
+        _HONEST,
+        _table(honest) if honest else "Nothing is measured yet.",
+        "## Why they differ",
+        _WHY,
+        _contrast(rows),
+        "## Not measured",
+        _gaps(rows),
+        "## References: not ours",
+        _references(),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_HEAD = """# Results
+
+This page is generated from [results.json](results.json) by `vervet report results/results.json`: change that, not this.
+WA is overall accuracy, UAR the mean recall over the emotions; all scores are per cent. A row pools the predictions of
+the folds that it names; `a ± b` is mean and sample standard deviation over its seeds. In brackets, where it could be
+had, stands the 95 % interval from resampling speakers (with several seeds, the mean of their limits). Epochs and
+settings were chosen on validation clips from the training side, never on the test side. An ellipsis between two
+commands stands for those of the other folds and seeds; results.json holds them all, with commit, machine and split."""
+
+_LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
+protocol, so that they can be held against the published figures, and against nothing else."""
+
+_HONEST = """`clip` keeps all versions of a clip on one side, but its speakers are heard in training. `speaker` tests on
+speakers who are not: it is the one that says what to expect of a stranger."""
+
+_WHY = """Under `paper` every clip first becomes four: itself, and copies with altered speed, added noise and shifted
+start. Then the copies are dealt at random to training and test. For 99.2 % of the test items another version of the
+very same recording is therefore among the training items, and all speakers and sentences are on both sides: the network
+is asked mostly to recognise recordings that it has already heard. `clip` takes the copies away from the test side, and
+with them that shortcut. `speaker` takes away the voices too. Network and recipe of a row are the same in both tables;
+the distance between them is what the shortcuts are worth."""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _cell(score: tuple[float, float | None], limits: tuple[float, float] | None = None) -> str:
+    mean, spread = score
+    text = _percent(mean) if spread is None else f"{_percent(mean)} ± {_percent(spread)}"
+    return text if limits is None else f"{text} [{_percent(limits[0])}, {_percent(limits[1])}]"
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """0, 1, 2, 4 -> "0-2, 4"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _folds_cell(row: Record) -> str:
+    total, folds = all_folds(row["corpus"], row["protocol"]), row["folds"]
+    if not folds:
+        return "all"
+    if total is None:
+        return _ranges(folds)
+    return f"all {total}" if len(folds) == total else f"{_ranges(folds)} of {total}"
+
+
+def _commands_cell(commands: Sequence[str]) -> str:
+    shown = [commands[0]] if len(commands) == 1 else [commands[0], commands[-1]]
+    code = [f"`{command.replace('|', chr(92) + '|')}`" for command in shown]
+    return (" … " if len(commands) > 2 else " ").join(code)
+
+
+def _table(rows: Sequence[Record]) -> str:
+    """One table; the published score stands beside the leaky ones, with which alone it can be compared."""
+    leaky = rows[0]["leaky"]
+    head = ["corpus", "protocol", "network", "recipe", "folds", "seeds", "test clips", "WA", "UAR", "macro-F1"]
+    body = []
+    for row in rows:
+        cells = [
+            CORPORA.get(row["corpus"], row["corpus"]),
+            f"`{row['protocol']}`" + (" (leaky)" if leaky else ""),
+            row["network"],
+            f"`{row['recipe']}`",
+            _folds_cell(row),
+            _ranges(row["seeds"]),
+            " or ".join(f"{n:,}" for n in row["n_test"]),
+            _cell(row["wa"], row["wa_interval"]),
+            _cell(row["uar"], row["uar_interval"]),
+            _cell(row["macro_f1"]),
+        ]
+        if leaky:
+            published = PUBLISHED.get(row["corpus"], {}).get(row["network"])
+            cells.append(f"{published:.2f}" if published else "")
+        body.append([*cells, _commands_cell(row["commands"])])
+    return _grid([*head, *(["published WA (not ours)"] if leaky else []), "command"], body)
+
+
+def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
+
+
+def _contrast(rows: Sequence[Record]) -> str:
+    """One line per network that was measured under `paper` and under `speaker`, by the same recipe."""
+    score = {(row["corpus"], row["network"], row["recipe"], row["protocol"]): row for row in reversed(rows)}
+    lines = []
+    for row in rows:
+        honest = score.get((row["corpus"], row["network"], row["recipe"], "speaker"))
+        if row["leaky"] and honest:
+            lines.append(
+                f"- {CORPORA.get(row['corpus'], row['corpus'])}, {row['network']}, recipe `{row['recipe']}`: "
+                f"WA {_cell(row['wa'])} leaky (folds {_folds_cell(row)}), "
+                f"{_cell(honest['wa'])} on unheard speakers (folds {_folds_cell(honest)})."
+            )
+    return "\n".join(lines)
+
+
+def _gaps(rows: Sequence[Record]) -> str:
+    """List what the tables lack of the three corpora under three protocols, teacher and student, by any recipe."""
+    lines = []
+    for corpus, name in CORPORA.items():
+        for protocol in (*FOLDS, "speaker"):
+            for network in ("teacher", "student"):
+                found = [
+                    row
+                    for row in rows
+                    if (row["corpus"], row["protocol"], row["network"]) == (corpus, protocol, network)
+                ]
+                gap = _gap(found, all_folds(corpus, protocol), protocol)
+                if gap:
+                    lines.append(f"- {name}, `{protocol}`{' (leaky)' if protocol == 'paper' else ''}, {network}: {gap}")
+    return "\n".join(lines) or "All folds of all three corpora, teacher and student, are measured under each protocol."
+
+
+def _gap(rows: Sequence[Record], total: int | None, protocol: str) -> str:
+    if not rows:
+        return "nothing."
+    most = max(len(row["folds"]) for row in rows)
+    if total is None or most >= total or any(not row["folds"] for row in rows):
+        return ""
+    if protocol == "paper":  # the published figures are of one random split
+        return ""
+    return f"{total - most} of {total} folds, whichever the recipe."
+
+
+def _references() -> str:
+    published = [
+        [CORPORA[corpus], *(f"{scores[key]:.2f}" for key in ("teacher", "student", "figure"))]
+        for corpus, scores in PUBLISHED.items()
+    ]
+    return "\n\n".join(
+        [
+            f"What the paper reports (WA, leaky split): {PUBLISHED_SOURCE}. Its figures of\n"
+            "confusion matrices give other scores than its tables.",
+            _grid(["corpus", "teacher", "student", "confusion-matrix figure"], published),
+            "What an honest result is compared with. None of these is a Vervet network.",
+            _grid(["corpus and split", "system", "UAR", "WA", "source"], REFERENCES),
+        ]
+    )
