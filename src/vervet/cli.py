@@ -148,3 +148,51 @@ def _audit(args: argparse.Namespace) -> int:
     finding = audit(read_split(args.split), args.split.parent)
     print(json.dumps(finding.to_json(), indent=2) if args.format == "json" else finding.to_text())
     return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from vervet.config import load_recipe
+    from vervet.export import export
+    from vervet.training.run import train
+
+    recipe = load_recipe(args.recipe, args.settings)
+    cache = args.cache or Path.home() / ".cache" / "vervet"
+    command = ["vervet", *sys.argv[1:]]
+    name = args.recipe.stem
+    run = train(recipe, args.corpus, args.root, args.protocol, args.fold, args.out, cache, name, command, args.cpu)
+    export(run, run / "model.onnx")
+    return _evaluate(argparse.Namespace(run_folders=[run], format="table"))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from vervet.evaluation.run import evaluate, summary, to_json
+
+    records = evaluate(args.run_folders)
+    print(to_json(records) if args.format == "json" else summary(records))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from vervet.export import export
+
+    print(export(args.run_folder, args.out))
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from vervet import predict
+
+    if args.picture is not None:
+        from vervet import picture  # a missing matplotlib should be known before the work, not after
+    predictor = predict.load(args.model)
+    items, problems = predict.find(args.paths)
+    answers = list(predict.predict_many(predictor, items, window_s=args.window_s, hop_s=args.hop_s, progress=True))
+    text = predict.FORMATS[args.format](answers, predictor.labels)
+    if text:
+        print(predict.printable(text, sys.stdout.encoding))
+    if args.picture is not None and any(answer.predictions for answer in answers):
+        picture.draw(predictor, answers, args.picture)
+    problems += [answer.problem for answer in answers if answer.problem]
+    for problem in problems:
+        print(predict.printable(f"vervet predict: {problem}", sys.stderr.encoding), file=sys.stderr)
+    return 1 if problems else 0

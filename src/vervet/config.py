@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+T = TypeVar("T")
 Position = Literal["none", "learned", "sinusoidal", "ice"]
 Interpolation = Literal["nearest", "bilinear", "area"]
 
@@ -145,9 +145,121 @@ class Recipe:
     def __post_init__(self) -> None:
         known = ("teacher", "matching", "student")
         order = [known.index(stage) for stage in self.stages if stage in known]
-        _require(len(order) == len(self.stages) and order == sorted(set(order)) and len(order) > 0,
-                 f"stages are some of {', '.join(known)}, in this order, each once")
+        in_order = len(order) == len(self.stages) and order == sorted(set(order)) and len(order) > 0
+        _require(in_order, f"stages are some of {', '.join(known)}, in this order, each once")
         size = (self.front_end.n_mels, self.front_end.width)
         for name in ("teacher_network", "student_network"):
-            _require(getattr(self, name).image == size, f"{name}.image is {getattr(self, name).image}, the front end makes {size}")
+            image = getattr(self, name).image
+            _require(image == size, f"{name}.image is {image}, but the front end makes {size}")
+        width = self.teacher_network.embed_dim
+        _require(self.student_network.embed_dim == width, "teacher and student need the same embed_dim to be matched")
 
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file.
+
+    Parameters
+    ----------
+    path : Path
+        YAML; every key is optional, what is not named keeps its default.
+    overrides : sequence of str, optional
+        Settings that win over the file's, as `--key=value` or `--part.key=value`, e.g. `--student.lr=3e-4`.
+
+    Returns
+    -------
+    Recipe
+        Checked: every key known, every value of its type and in its range.
+
+    Raises
+    ------
+    ValueError
+        Names the file and the key at fault, and the nearest known key.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of settings, not a {type(data).__name__}")
+    for override in overrides:
+        key, equals, value = override.removeprefix("--").partition("=")
+        if not override.startswith("--") or not equals:
+            raise ValueError(f"{override!r}: settings are given as --key=value")
+        _set(data, key.replace("-", "_").split("."), yaml.safe_load(value))
+    return merge(Recipe(), data, where=str(path))
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise ValueError(f"setting {'.'.join(keys)!r}: {key} has no parts")
+    data[keys[-1]] = value
+
+
+def merge(defaults: T, data: Any, where: str) -> T:
+    """Settings with some of them replaced.
+
+    Parameters
+    ----------
+    defaults : dataclass
+        The settings to start from.
+    data : dict
+        What replaces them, as plain data; nested settings as nested dictionaries.
+    where : str
+        Opens every error message: the file and the part of it.
+
+    Returns
+    -------
+    dataclass
+        Of the type of `defaults`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown key (names the nearest known one), or a value of the wrong type or out of range.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"{where}: expected a mapping of settings, not {data!r}")
+    hints = get_type_hints(type(defaults))
+    values = {}
+    for key, value in data.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{where}: unknown setting {key!r}; the nearest known is {near!r}")
+        current = getattr(defaults, key)
+        if dataclasses.is_dataclass(current):
+            values[key] = merge(current, value, f"{where}: {key}")
+        else:
+            values[key] = _typed(hints[key], value, f"{where}: {key}")
+    try:
+        return dataclasses.replace(defaults, **values)  # pyright: ignore[reportArgumentType, reportCallIssue, reportType]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """`value` if it is of the type `hint`; lists become tuples, whole numbers become floats where one is due."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(str, args))}")
+    if origin is tuple:
+        if isinstance(value, (list, tuple)):
+            kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+            if len(kinds) == len(value):
+                return tuple(_typed(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+            raise ValueError(f"{where}: expected {len(kinds)} values, not {value!r}")
+        if args[-1] is Ellipsis:  # one value stands for a list of it, as in --stages=student
+            return (_typed(args[0], value, where),)
+    elif hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:  # YAML 1.1 reads 1 as an integer and 3e-4, which lacks a point, as text
+            return float(value)
+        except ValueError:
+            pass
+    elif type(value) is hint and value == value:  # a NaN is no setting
+        return value
+    raise ValueError(f"{where}: expected {getattr(hint, '__name__', hint)}, not {value!r}")

@@ -29,7 +29,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, dim) -> (batch, tokens, dim)."""
         query, key, value = self.split(x)
-        y = F.scaled_dot_product_attention(query, key, value)  # (batch, heads, tokens, dim_head)
+        if x.is_cuda:
+            y = F.scaled_dot_product_attention(query, key, value)  # (batch, heads, tokens, dim_head)
+        else:  # on CPUs the fused kernel trains at a third of the speed of plain products: 129 tokens are few
+            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (batch, heads, tokens, tokens)
+            y = scores.softmax(-1).to(value.dtype) @ value
         return self.project(y.transpose(1, 2).flatten(2))
 
     def cls_weights(self, x: Tensor) -> Tensor:
@@ -100,17 +104,17 @@ class VisionTransformer(nn.Module):
     def tokens(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> the tokens that enter the first block, (batch, 1 + patches, dim), CLS first."""
         if tuple(images.shape[1:]) != (1, *self.config.image):
-            raise ValueError(f"images are (batch, 1, {self.config.image[0]}, {self.config.image[1]}), not {tuple(images.shape)}")
+            raise ValueError(f"images must be (batch, 1, {', '.join(map(str, self.config.image))}), not {tuple(images.shape)}")
         x = self.stem(images)
         if self.planes is not None:
-            planes = self.planes.to(x.dtype).expand(len(x), -1, -1, -1)  # (batch, 2, height, width)
+            planes = self.planes.to(x.dtype).expand(x.shape[0], -1, -1, -1)  # (batch, 2, height, width)
             x = torch.cat([x, planes], dim=1)
         x = self.patches(x)
         if self.sinusoids is not None:
             x = x + self.sinusoids
         if self.positions is not None:
             x = x + self.positions
-        return torch.cat([self.cls.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        return torch.cat([self.cls.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
 
     def features(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> the CLS feature after the last LayerNorm, (batch, embed_dim)."""

@@ -1,0 +1,202 @@
+"""Protocols: which utterances train, which validate, which test."""
+
+import hashlib
+import math
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vervet.corpora import Utterance
+
+PROTOCOLS = ("paper", "clip", "speaker", "table")
+LEAKY = ("paper",)  # versions of one clip stand on both sides
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.1  # of what is not test
+CREMAD_ACTOR_BLOCKS = ((1001, 1018), (1019, 1036), (1037, 1054), (1055, 1072), (1073, 1091))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One version of one utterance."""
+
+    utterance: Utterance
+    version: str = "original"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three sides of one fold."""
+
+    protocol: str
+    fold: int
+    folds: int
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+    @property
+    def leaky(self) -> bool:
+        """Whether the protocol lets what is tested be known in training."""
+        return self.protocol in LEAKY
+
+    @property
+    def sides(self) -> dict[str, tuple[Sample, ...]]:
+        """The three sides by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def rows(self, root: Path | None = None) -> list[dict[str, str]]:
+        """The split as a table: file, source, version, split, emotion, speaker, sentence, corpus.
+
+        Files are relative to `root`, or to the folder that all recordings share; the source is the file, without its
+        extension, relative to that folder.
+        """
+        paths = [sample.utterance.path for samples in self.sides.values() for sample in samples]
+        shared = Path(os.path.commonpath([path.parent for path in paths]))
+        return [
+            {
+                "file": sample.utterance.path.relative_to(root or shared).as_posix(),
+                "source": sample.utterance.path.relative_to(shared).with_suffix("").as_posix(),
+                "version": sample.version,
+                "split": side,
+                "emotion": sample.utterance.emotion,
+                "speaker": sample.utterance.speaker,
+                "sentence": sample.utterance.sentence,
+                "corpus": sample.utterance.corpus,
+            }
+            for side, samples in self.sides.items()
+            for sample in samples
+        ]
+
+    def hash(self) -> str:
+        """16 hexadecimal digits that name this split, wherever the corpus lies and whatever its files are packed in."""
+        keys = sorted(f"{row['split']}/{row['corpus']}/{row['source']}/{row['version']}" for row in self.rows())
+        return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+
+
+def split(
+    utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, versions: tuple[str, ...]
+) -> Split:
+    """Split a corpus.
+
+    Parameters
+    ----------
+    utterances : sequence of Utterance
+        The corpus, in a fixed order.
+    protocol : str
+        "paper": all versions of all clips pooled, then 80/20 at random, stratified by emotion (leaky: this is how the
+        published figures were made). "clip": clips split 80/20 first, stratified, only the training side augmented.
+        "speaker": leave one speaker out; for CREMA-D five blocks of actors. "table": as the table's `split` column says.
+    fold : int
+        From 0. Under `paper` and `clip` each of the five folds tests another fifth.
+    seed : int
+        Draws the random protocols; `speaker` and `table` do not depend on it.
+    versions : tuple of str
+        What the training side is augmented with, "original" first.
+
+    Returns
+    -------
+    Split
+        Validation always comes from the training side: a tenth, stratified, or whole speakers in `speaker`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown protocol, a fold out of range, too few speakers, or a side left empty.
+    """
+    makers = {"paper": _paper, "clip": _clip, "speaker": _speaker, "table": _table}
+    if protocol not in makers:
+        raise ValueError(f"unknown protocol {protocol!r}; known are {', '.join(PROTOCOLS)}")
+    folds, train, validation, test = makers[protocol](utterances, fold, seed, versions)
+    for name, side in (("training", train), ("validation", validation), ("test", test)):
+        if not side:
+            raise ValueError(f"protocol {protocol}, fold {fold}: the {name} side is empty")
+    return Split(protocol, fold, folds, tuple(train), tuple(validation), tuple(test))
+
+
+def _versions(utterances: Sequence[Utterance], versions: tuple[str, ...] = ("original",)) -> list[Sample]:
+    return [Sample(utterance, version) for utterance in utterances for version in versions]
+
+
+def _check_fold(fold: int, folds: int, protocol: str) -> None:
+    if not 0 <= fold < folds:
+        raise ValueError(f"protocol {protocol} has folds 0 to {folds - 1} here, not {fold}")
+
+
+def _stratified(emotions: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+    """A random order in which every emotion is spread evenly, so that any run of it is stratified."""
+    parts = np.empty(len(emotions))
+    for emotion in sorted(set(emotions)):
+        members = np.flatnonzero(np.array(emotions) == emotion)
+        parts[members] = (rng.permutation(len(members)) + rng.random()) / len(members)
+    return np.argsort(parts, kind="stable")
+
+
+def _cut(items: list, emotions: Sequence[str], fold: int, share: float, rng: np.random.Generator) -> tuple[list, list]:
+    """The rest and the `fold`-th run of `ceil(share)` of the items, stratified by emotion; both in their old order."""
+    order = _stratified(emotions, rng)
+    first = round(fold * share * len(items))
+    chosen = {int(i) for i in order[first : first + math.ceil(share * len(items))]}
+    return [x for i, x in enumerate(items) if i not in chosen], [x for i, x in enumerate(items) if i in chosen]
+
+
+def _paper(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
+    _check_fold(fold, 5, "paper")
+    rng = np.random.default_rng([seed, 1])
+    pool = _versions(utterances, versions)
+    rest, test = _cut(pool, [s.utterance.emotion for s in pool], fold, TEST_SHARE, rng)
+    train, validation = _cut(rest, [s.utterance.emotion for s in rest], 0, VALIDATION_SHARE, rng)
+    return 5, train, validation, test
+
+
+def _clip(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
+    _check_fold(fold, 5, "clip")
+    rng = np.random.default_rng([seed, 2])
+    rest, test = _cut(list(utterances), [u.emotion for u in utterances], fold, TEST_SHARE, rng)
+    train, validation = _cut(rest, [u.emotion for u in rest], 0, VALIDATION_SHARE, rng)
+    return 5, _versions(train, versions), _versions(validation), _versions(test)
+
+
+def _speaker(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
+    by_speaker: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        if not utterance.speaker:
+            raise ValueError(f"{utterance.path}: protocol speaker needs the speaker of every utterance")
+        by_speaker[utterance.speaker].append(utterance)
+    blocks = _speaker_blocks(sorted(by_speaker), {u.corpus for u in utterances})
+    if len(blocks) < 3:
+        raise ValueError(f"protocol speaker needs at least 3 speakers, this corpus has {len(blocks)}")
+    _check_fold(fold, len(blocks), "speaker")
+    # Validation speakers are those that follow the test block, round the list: each serves once over all folds or more.
+    rest = [speaker for block in blocks[fold + 1 :] + blocks[:fold] for speaker in block]
+    validating = set(rest[: math.ceil(VALIDATION_SHARE * len(rest))])
+
+    def utterances_of(speakers) -> list[Utterance]:
+        return [utterance for speaker in sorted(speakers) for utterance in by_speaker[speaker]]
+
+    train = _versions(utterances_of(set(rest) - validating), versions)
+    return len(blocks), train, _versions(utterances_of(validating)), _versions(utterances_of(blocks[fold]))
+
+
+def _speaker_blocks(speakers: list[str], corpora: set[str]) -> list[tuple[str, ...]]:
+    if corpora == {"cremad"}:
+        blocks = [tuple(s for s in speakers if low <= int(s) <= high) for low, high in CREMAD_ACTOR_BLOCKS]
+        return [block for block in blocks if block]
+    return [(speaker,) for speaker in speakers]
+
+
+def _table(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
+    _check_fold(fold, 1, "table")
+    sides: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        if not utterance.split:
+            raise ValueError(f"{utterance.path}: protocol table needs a split (train, validation, test) in every row")
+        sides[utterance.split].append(utterance)
+    if sides["train"] and not sides["validation"]:
+        rng = np.random.default_rng([seed, 3])
+        emotions = [u.emotion for u in sides["train"]]
+        sides["train"], sides["validation"] = _cut(sides["train"], emotions, 0, VALIDATION_SHARE, rng)
+    return 1, _versions(sides["train"], versions), _versions(sides["validation"]), _versions(sides["test"])

@@ -1,0 +1,140 @@
+"""The scores of finished training runs, read from the predictions they stored; no audio, no network."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vervet.evaluation.metrics import by_speaker, interval, scores
+
+STAGES = ("teacher", "matching", "student")
+
+
+def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Score the test sides of runs.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Run folders, each of one fold. Folds of one experiment (same corpus, protocol, recipe and seed) are also pooled.
+
+    Returns
+    -------
+    list of dict
+        A record for each network of each run, in the shape of `results/results.json`; then, for every experiment of
+        more than one fold, a record with fold "all" whose scores are those of the predictions of all its folds.
+
+    Raises
+    ------
+    ValueError
+        If a folder holds no run, the run is not finished, or one fold is given twice.
+    """
+    experiments: dict[tuple, list[tuple[dict[str, Any], list[dict[str, str]]]]] = {}
+    for folder in folders:
+        for record, rows in _networks(folder):
+            key = tuple(record[name] for name in ("corpus", "protocol", "network", "recipe", "seed"))
+            experiments.setdefault(key, []).append((record, rows))
+    records = [record for runs in experiments.values() for record, _ in runs]
+    return records + [_pooled(runs) for runs in experiments.values() if len(runs) > 1]
+
+
+def _networks(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, str]]]]:
+    path = folder / "run.json"
+    if not path.exists():
+        raise ValueError(f"{folder}: holds no run.json; it is not a run folder")
+    run = json.loads(path.read_text())
+    found = []
+    for stage in STAGES:
+        predictions = folder / stage / "predictions.csv"
+        if predictions.exists():
+            with predictions.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            found.append((_record(run, json.loads((folder / stage / "model.json").read_text()), rows), rows))
+    if not found:
+        raise ValueError(f"{folder}: the run is not finished; give its `vervet train` command again to go on")
+    return found
+
+
+def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, Any]:
+    network = f"{card['network']}-matched" if card["stage"] == "matching" else card["network"]
+    return {
+        "corpus": run["corpus"],
+        "protocol": run["protocol"],
+        "leaky": run["leaky"],
+        "network": network,
+        "recipe": run["recipe"],
+        "seed": run["settings"]["seed"],
+        "fold": run["fold"],
+        "folds": run["folds"],
+        **_scores(rows, run["labels"]),
+        "labels": run["labels"],
+        "epochs": card["epochs"],
+        "epoch": card["epoch"],
+        "split_hash": run["split_hash"],
+        "commit": card["commit"],
+        "machine": run["machine"],
+        "minutes": round(card["minutes"], 2),
+        "command": run["command"],
+    }
+
+
+def _scores(rows: list[dict[str, str]], labels: list[str]) -> dict[str, Any]:
+    true, predicted = [row["emotion"] for row in rows], [row["predicted"] for row in rows]
+    speakers = [row["speaker"] for row in rows]
+    overall = scores(true, predicted, labels)
+    intervals = {}
+    for measure in ("wa", "uar"):
+        bounds = interval(true, predicted, speakers, labels, measure) if all(speakers) else None
+        intervals[f"{measure}_interval"] = list(bounds) if bounds else None
+    found = by_speaker(true, predicted, speakers, labels) if all(speakers) else {}
+    return {
+        "wa": overall.wa,
+        "uar": overall.uar,
+        "macro_f1": overall.macro_f1,
+        **intervals,
+        "confusion": overall.confusion,
+        "n_test": overall.n,
+        "by_speaker": {name: {"wa": s.wa, "uar": s.uar, "n": s.n} for name, s in found.items()},
+    }
+
+
+def _pooled(runs: list[tuple[dict[str, Any], list[dict[str, str]]]]) -> dict[str, Any]:
+    records = sorted((record for record, _ in runs), key=lambda record: record["fold"])
+    folds = [record["fold"] for record in records]
+    first = records[0]
+    if len(set(folds)) < len(folds):
+        raise ValueError(f"{first['corpus']}, {first['protocol']}: fold given twice among {folds}")
+    rows = [row for _, rows in runs for row in rows]
+    return first | {
+        "fold": "all",
+        "pooled_folds": folds,
+        **_scores(rows, first["labels"]),
+        "epoch": [record["epoch"] for record in records],
+        "split_hash": [record["split_hash"] for record in records],
+        "minutes": round(sum(record["minutes"] for record in records), 2),
+    }
+
+
+def to_json(records: list[dict[str, Any]]) -> str:
+    """Records as JSON, one list."""
+    return json.dumps(records, indent=1, ensure_ascii=False)
+
+
+def summary(records: list[dict[str, Any]]) -> str:
+    """Records as a table for people, the confusion matrix of the last below it."""
+    lines = [f"{'corpus':8} {'protocol':16} {'fold':>5} {'network':16} {'clips':>6} {'WA':>7} {'UAR':>7} {'F1':>7}  UAR 95 %"]
+    for record in records:
+        protocol = record["protocol"] + (" (leaky)" if record["leaky"] else "")
+        bounds = record["uar_interval"]
+        between = f"{bounds[0]:.1%} to {bounds[1]:.1%}" if bounds else "-"
+        lines.append(
+            f"{record['corpus']:8} {protocol:16} {record['fold']!s:>5} {record['network']:16} {record['n_test']:6d} "
+            f"{record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
+        )
+    last = records[-1]
+    lines += ["", f"Confusion matrix of {last['network']}, fold {last['fold']} (rows true, columns recognised)"]
+    lines.append(" " * 10 + " ".join(f"{label[:9]:>9}" for label in last["labels"]))
+    for label, row in zip(last["labels"], last["confusion"], strict=True):
+        lines.append(f"{label:10}" + " ".join(f"{count:9d}" for count in row))
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""Tensors and plain data in one safetensors file, written whole or not at all. Nothing is ever unpickled."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vervet.config import Vit, merge
+from vervet.models.vit import VisionTransformer
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Give `path` this content; whoever is killed in between leaves the old file."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def save(path: Path, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
+    """Write named tensors and plain data into one file, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        A `.safetensors` file.
+    tensors : dict of str to Tensor
+        On any device; stored as they are.
+    data : dict
+        Anything that JSON can hold; goes into the header.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, temporary, metadata={"vervet": json.dumps(data)})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read back what `save` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one of ours; the message names it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            data = json.loads((file.metadata() or {})["vervet"])
+            return {name: file.get_tensor(name) for name in file.keys()}, data  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a Vervet checkpoint ({error})") from error
+
+
+def save_network(folder: Path, model: VisionTransformer, card: dict[str, Any]) -> None:
+    """Write a network as `model.safetensors` and `model.json` into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Must exist.
+    model : VisionTransformer
+        Its shape goes into the card, so that the pair suffices to rebuild it.
+    card : dict
+        What the network is and where it comes from: at least `labels` and `front_end`.
+    """
+    save(folder / "model.safetensors", model.state_dict(), {"card": "model.json"})
+    write_json(folder / "model.json", card | {"vit": asdict(model.config)})
+
+
+def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
+    """Rebuild the network of a folder.
+
+    Returns
+    -------
+    tuple of VisionTransformer and dict
+        In evaluation mode, on the CPU; and its card.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no network, or one that does not fit its card.
+    """
+    path = folder / "model.json"
+    if not path.exists():
+        raise ValueError(f"{folder}: holds no model.json; is it a finished run?")
+    card = json.loads(path.read_text())
+    model = VisionTransformer(merge(Vit(), card["vit"], str(path)), len(card["labels"]))
+    tensors, _ = load(folder / "model.safetensors")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: model.safetensors does not fit model.json: {error}") from error
+    return model.eval(), card

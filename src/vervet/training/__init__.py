@@ -1,0 +1,1 @@
+"""From utterances and a recipe to trained networks."""

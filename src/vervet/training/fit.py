@@ -1,0 +1,243 @@
+"""One training stage: an epoch is a plain function, a checkpoint follows each, and the best on validation is kept."""
+
+import csv
+import hashlib
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from vervet.config import Stage
+from vervet.evaluation.metrics import scores
+from vervet.models.checkpoint import load, save, write_atomically
+from vervet.models.vit import VisionTransformer
+from vervet.training.pool import Images
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Side:
+    """Images with all that a loss needs to know of them."""
+
+    images: Images
+    emotions: Tensor  # (len,) int64, index into the labels
+    targets: Tensor | None = None  # (len, embed_dim) float32, the teacher's features
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images (n, 1, n_mels, width) float32, emotions (n,), targets (n, embed_dim), on the device."""
+        targets = None if self.targets is None else self.targets[indices].to(device)
+        return self.images[indices].to(device), self.emotions[indices].to(device), targets
+
+
+def seed_of(*parts: object) -> int:
+    """A seed for each purpose, independent of how much chance any other has used."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
+
+
+def loss_of(stage: Stage, logits: Tensor, features: Tensor, emotions: Tensor, targets: Tensor | None) -> Tensor:
+    """Cross-entropy, plus alpha times the L1 distance to the teacher's features, or either alone.
+
+    Parameters
+    ----------
+    stage : Stage
+        Says which terms count.
+    logits : Tensor
+        (batch, classes).
+    features : Tensor
+        (batch, embed_dim).
+    emotions : Tensor
+        (batch,) int64.
+    targets : Tensor or None
+        (batch, embed_dim), the teacher's features; needed where `stage.alpha` is above 0.
+
+    Returns
+    -------
+    Tensor
+        A scalar, float32. The distance is the mean over batch and features.
+    """
+    loss = logits.new_zeros(())
+    if stage.cross_entropy:
+        loss = loss + F.cross_entropy(logits.float(), emotions)
+    if stage.alpha > 0:
+        assert targets is not None, "a stage that matches features needs the teacher's"
+        loss = loss + stage.alpha * F.l1_loss(features.float(), targets)
+    return loss
+
+
+@torch.inference_mode()
+def predict(model: torch.nn.Module, images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Logits (len, classes) and features (len, embed_dim) of images, float32 on the CPU."""
+    model.eval()
+    parts = []
+    for indices in torch.arange(len(images)).split(EVALUATION_BATCH):
+        logits, features = model(images[indices].to(device))
+        parts.append((logits.float().cpu(), features.float().cpu()))
+    logits, features = zip(*parts, strict=True)
+    return torch.cat(logits), torch.cat(features)
+
+
+def fit(
+    model: VisionTransformer,
+    stage: Stage,
+    name: str,
+    train: Side,
+    validation: Side,
+    labels: tuple[str, ...],
+    seed: int,
+    folder: Path,
+    accelerator: Accelerator,
+) -> list[dict[str, float]]:
+    """Train a network through one stage, or go on from where it was stopped.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        Starts the stage; at the end it holds the weights of the best epoch.
+    stage : Stage
+        Its settings.
+    name : str
+        Of the stage, for the bar and the logs.
+    train, validation : Side
+        What is learnt from, and what chooses the epoch: the highest UAR, then the lowest loss; where the stage has no
+        cross-entropy, the lowest loss.
+    labels : tuple of str
+        The emotions, in the order of the logits.
+    seed : int
+        Of the order of batches; each epoch has its own, so that an interrupted stage ends as an uninterrupted one.
+    folder : Path
+        Holds `checkpoint.safetensors`, `log.csv` and TensorBoard's events.
+    accelerator : Accelerator
+        Devices and precision. Each process takes its share of every batch.
+
+    Returns
+    -------
+    list of dict
+        A row per epoch: epoch, train_loss, validation_loss, validation_uar, lr, seconds.
+    """
+    if len(train.images) < stage.batch_size:
+        raise ValueError(f"stage {name}: a batch of {stage.batch_size} needs more than {len(train.images)} images")
+    device = accelerator.device
+    optimizer = torch.optim.Adam(model.parameters(), lr=stage.lr, fused=True)
+    checkpoint = folder / "checkpoint.safetensors"
+    history, best = _resume(checkpoint, model, optimizer, device)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    log = _Log(folder, name, history) if accelerator.is_main_process else None
+    batches = len(train.images) // stage.batch_size
+    with tqdm(
+        total=stage.epochs * batches, initial=len(history) * batches, desc=name, unit="batch",
+        disable=None if accelerator.is_main_process else True,
+    ) as bar:  # fmt: skip
+        for epoch in range(len(history), stage.epochs):
+            started = time.perf_counter()
+            lr = stage.lr * stage.lr_gamma ** (epoch // stage.lr_step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            train_loss = _epoch(prepared, optimizer, stage, train, seed_of(seed, name, epoch), accelerator, bar)
+            if not train_loss < float("inf"):
+                raise ValueError(f"stage {name}, epoch {epoch}: the loss is {train_loss}; lower {name}.lr")
+            validation_loss, uar = _validate(prepared, stage, validation, labels, device)
+            row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss, "validation_uar": uar}
+            history.append(row | {"lr": lr, "seconds": time.perf_counter() - started})
+            if epoch == best_epoch(history, stage):
+                best = {key: value.detach().clone() for key, value in model.state_dict().items()}
+            if log:
+                _save(checkpoint, model, optimizer, best, history)
+                log.add(history)
+            accelerator.wait_for_everyone()
+    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).load_state_dict(best)
+    accelerator.free_memory()
+    return history
+
+
+def best_epoch(history: list[dict[str, float]], stage: Stage) -> int:
+    """The epoch that validation prefers; the later of two that are equal in all respects."""
+    uar = 1.0 if stage.cross_entropy else 0.0
+    chosen = max(history, key=lambda row: (uar * row["validation_uar"], -row["validation_loss"], row["epoch"]))
+    return int(chosen["epoch"])
+
+
+def _epoch(model, optimizer, stage: Stage, train: Side, seed: int, accelerator: Accelerator, bar: tqdm) -> float:
+    """Go once through the training side in random order; the last, incomplete batch is left to another epoch."""
+    model.train()
+    total, count = 0.0, 0
+    for indices in _batches(len(train.images), stage.batch_size, seed):
+        share = indices[accelerator.process_index :: accelerator.num_processes]
+        images, emotions, targets = train.batch(share, accelerator.device)
+        logits, features = model(images)
+        loss = loss_of(stage, logits, features, emotions, targets)
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        total, count = total + loss.detach(), count + 1
+        bar.update()
+        if count % 20 == 0:
+            bar.set_postfix(loss=f"{float(total) / count:.3f}", lr=f"{optimizer.param_groups[0]['lr']:.0e}")
+    return float(accelerator.reduce(torch.as_tensor(total, device=accelerator.device), "mean")) / count
+
+
+def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    yield from order[: count - count % batch_size].split(batch_size)
+
+
+def _validate(model, stage: Stage, side: Side, labels: tuple[str, ...], device: torch.device) -> tuple[float, float]:
+    """Loss and UAR of the validation side."""
+    logits, features = predict(model, side.images, device)
+    loss = float(loss_of(stage, logits, features, side.emotions, side.targets))
+    true = [labels[i] for i in side.emotions.tolist()]
+    return loss, scores(true, [labels[i] for i in logits.argmax(1).tolist()], labels).uar
+
+
+def _save(path: Path, model: VisionTransformer, optimizer, best: dict[str, Tensor], history: list) -> None:
+    """The network now and at its best, Adam's moments, and the log, in one file."""
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"best.{key}": value for key, value in best.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
+    save(path, tensors, {"history": history})
+
+
+def _resume(path: Path, model: VisionTransformer, optimizer, device: torch.device) -> tuple[list, dict[str, Tensor]]:
+    """Take up the last checkpoint, if there is one; Adam's state is put back parameter by parameter."""
+    model.to(device)
+    if not path.exists():
+        return [], {}
+    tensors, data = load(path)
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+    for key, value in tensors.items():
+        group, _, rest = key.partition(".")
+        groups[group][rest] = value.to(device)
+    model.load_state_dict(groups["model"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in groups["adam"].items():
+        index, _, rest = key.partition(".")
+        state.setdefault(int(index), {})[rest] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return data["history"], groups["best"]
+
+
+class _Log:
+    """The history as CSV, rewritten whole each time, and as TensorBoard's events."""
+
+    def __init__(self, folder: Path, name: str, history: list[dict[str, float]]):
+        self.folder, self.name = folder, name
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history))
+
+    def add(self, history: list[dict[str, float]]) -> None:
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, history[0])
+        table.writeheader()
+        table.writerows(history)
+        write_atomically(self.folder / "log.csv", text.getvalue().encode())
+        for key, value in history[-1].items():
+            self.events.add_scalar(f"{self.name}/{key}", value, int(history[-1]["epoch"]))
+        self.events.flush()

@@ -1,0 +1,221 @@
+"""A training run: one folder that holds all it took and all it gave."""
+
+import csv
+import io
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+
+import vervet
+from vervet.config import Recipe
+from vervet.corpora import corpus_root, load_corpus
+from vervet.corpora.check import clean
+from vervet.emotions import EMOTIONS
+from vervet.evaluation.leakage import audit
+from vervet.evaluation.protocols import Sample, Split, split
+from vervet.models.checkpoint import load_network, write_atomically, write_json
+from vervet.training.fit import predict
+from vervet.training.pool import make_pool
+from vervet.training.stages import Workshop, is_done, run_stages
+
+
+def train(
+    recipe: Recipe,
+    corpus: str,
+    root: Path | None,
+    protocol: str,
+    fold: int,
+    out: Path,
+    cache: Path,
+    recipe_name: str,
+    command: Sequence[str] = (),
+    cpu: bool = False,
+) -> Path:
+    """Train by a recipe and test the networks that come of it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Every setting.
+    corpus : str
+        "emodb", "savee", "cremad" or "table".
+    root : Path or None
+        Where it lies; None looks under VERVET_CORPORA.
+    protocol, fold : str, int
+        Which utterances train, validate and test; see `vervet.evaluation.protocols`.
+    out : Path
+        The run folder. If it holds a run of the same settings, that run goes on from its last epoch; stages may be
+        added to it.
+    cache : Path
+        Where the images of corpora are kept between runs.
+    recipe_name : str
+        Under which name results are filed.
+    command : sequence of str, optional
+        What the user typed, for the record.
+    cpu : bool, optional
+        Leave a GPU alone.
+
+    Returns
+    -------
+    Path
+        `out`, with the last network of the recipe as `model.safetensors` and `model.json`.
+
+    Raises
+    ------
+    ValueError
+        If `out` holds a run of other settings (all that differ are named), or the corpus or the split is at fault.
+    """
+    precision = "bf16" if recipe.precision == "bfloat16" else "no"
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    root = corpus_root(corpus, root)
+    utterances, removed = clean(load_corpus(corpus, root), recipe.silent, recipe.contradictory)
+    sides = split(utterances, protocol, fold, recipe.seed, recipe.augment.versions)
+    labels = tuple(e for e in EMOTIONS if any(utterance.emotion == e for utterance in utterances))
+    identity = {
+        "recipe": recipe_name,
+        "settings": {key: value for key, value in asdict(recipe).items() if key != "stages"},
+        "corpus": corpus,
+        "protocol": protocol,
+        "leaky": sides.leaky,
+        "fold": fold,
+        "folds": sides.folds,
+        "split_hash": sides.hash(),
+        "labels": list(labels),
+    }
+    if accelerator.is_main_process:
+        folder = root.parent if root.is_file() else root
+        _open(out, identity, sides, folder, command)
+        for utterance, reason in removed:
+            print(f"left out: {utterance.path.name}: {reason}", file=sys.stderr)
+    accelerator.wait_for_everyone()
+    with accelerator.main_process_first():
+        pool = make_pool(utterances, recipe.front_end, recipe.augment, cache)
+    card = identity | {"vervet_version": vervet.__version__, "commit": commit(), "front_end": asdict(recipe.front_end)}
+    card["corpora"] = sorted({utterance.corpus for utterance in utterances})
+    workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator)
+    run_stages(workshop)
+    if accelerator.is_main_process:
+        for stage in ("teacher", "matching", "student"):
+            if is_done(out / stage) and not (out / stage / "predictions.csv").exists():
+                _test(workshop, stage)
+        _publish(out)
+    accelerator.wait_for_everyone()
+    return out
+
+
+def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command: Sequence[str]) -> None:
+    """Write what is known before training, or check that it is what the folder already says."""
+    path = out / "run.json"
+    if path.exists():
+        known = json.loads(path.read_text())
+        differing = _differences(known, json.loads(json.dumps(identity)))
+        if differing:
+            raise ValueError(f"{out} holds another run, which differs in {'; '.join(differing)}. Choose another --out")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no run; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    rows = sides.rows(root)
+    write_table(out / "split.csv", rows)
+    finding = audit(rows, root)
+    write_json(out / "audit.json", finding.to_json())
+    print("\n".join(finding.verdict), file=sys.stderr)
+    record = {"command": shlex.join(command), "commit": commit(), "machine": machine(), "versions": versions()}
+    recipe = yaml.safe_dump(json.loads(json.dumps(identity["settings"])), sort_keys=False)
+    write_atomically(out / "recipe.yaml", recipe.encode())
+    write_json(path, identity | record)
+
+
+def _differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in wanted.items():
+        old = known.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            found += _differences(old, value, f"{prefix}{key}.")
+        elif old != value:
+            found.append(f"{prefix}{key} ({old!r} there, {value!r} here)")
+    return found
+
+
+def _test(workshop: Workshop, stage: str) -> None:
+    """Read the test side once, with the finished network of a stage."""
+    model, _ = load_network(workshop.folder / stage)
+    samples, device = workshop.split.test, workshop.accelerator.device
+    logits, _ = predict(model.to(device), workshop.pool.select(samples).to(device), device)
+    probabilities = logits.double().softmax(1).numpy()
+    if not np.isfinite(probabilities).all():
+        raise ValueError(f"{workshop.folder / stage}: the network answers NaN")
+    rows = [
+        _prediction(sample, workshop.labels, row) for sample, row in zip(samples, probabilities.tolist(), strict=True)
+    ]
+    write_table(workshop.folder / stage / "predictions.csv", rows)
+
+
+def _prediction(sample: Sample, labels: Sequence[str], probabilities: list[float]) -> dict[str, str]:
+    utterance = sample.utterance
+    return {
+        "file": utterance.path.name,
+        "version": sample.version,
+        "speaker": utterance.speaker,
+        "sex": utterance.sex,
+        "emotion": utterance.emotion,
+        "predicted": labels[int(np.argmax(probabilities))],
+    } | {label: f"{p:.6f}" for label, p in zip(labels, probabilities, strict=True)}
+
+
+def _publish(out: Path) -> None:
+    """The network of the last stage is the run's."""
+    last = next(stage for stage in ("student", "matching", "teacher") if is_done(out / stage))
+    for name in ("model.safetensors", "model.json"):
+        write_atomically(out / name, (out / last / name).read_bytes())
+
+
+def write_table(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write rows of equal keys as CSV, atomically."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def commit() -> str:
+    """The commit of the source that runs, `-dirty` if it was changed since; empty outside a checkout."""
+    folder = Path(vervet.__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found.stdout.strip()
+
+
+def machine() -> str:
+    """The processor or GPU, and how many threads PyTorch uses."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = models[0] if models else name
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {torch.get_num_threads()} threads{gpu}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of every package that bears on the result."""
+    packages = ("vervet", "torch", "accelerate", "numpy", "soundfile", "soxr")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -1,0 +1,135 @@
+"""The three stages of knowledge transfer: teacher, feature map matching, student."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from vervet.config import Recipe, Vit
+from vervet.evaluation.protocols import Sample, Split
+from vervet.models.checkpoint import load, load_network, save, save_network
+from vervet.models.vit import VisionTransformer
+from vervet.training.fit import Side, best_epoch, fit, predict, seed_of
+from vervet.training.pool import Pool
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all stages of one run share."""
+
+    recipe: Recipe
+    split: Split
+    pool: Pool
+    labels: tuple[str, ...]
+    folder: Path  # the run; each stage has a folder of its own in it
+    card: dict[str, Any]  # goes with every network that is saved
+    accelerator: Accelerator
+
+    def side(self, samples: Sequence[Sample], targets: Tensor | None = None) -> Side:
+        """The images of some samples, with their emotions and perhaps the teacher's features of them."""
+        emotions = torch.tensor([self.labels.index(sample.utterance.emotion) for sample in samples])
+        return Side(self.pool.select(samples).to(self.accelerator.device), emotions, targets)
+
+
+def run_stages(workshop: Workshop) -> None:
+    """Run the recipe's stages in order; those that the run folder already holds are taken as they are.
+
+    Raises
+    ------
+    ValueError
+        If a stage needs one that was neither asked for nor is in the folder.
+    """
+    stages: dict[str, Callable[[Workshop], None]] = {
+        "teacher": _teacher, "matching": _matching, "student": _student,
+    }  # fmt: skip
+    for name in workshop.recipe.stages:
+        if not is_done(workshop.folder / name):
+            stages[name](workshop)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage left its network."""
+    return (folder / "model.json").exists()
+
+
+def _teacher(workshop: Workshop) -> None:
+    model = _new(workshop, workshop.recipe.teacher_network, "teacher")
+    _fit(workshop, "teacher", model, None)
+
+
+def _matching(workshop: Workshop) -> None:
+    """The student learns where the teacher's feature lies, and nothing else. The teacher's head reads the result."""
+    teacher = _load_teacher(workshop, "matching")
+    model = _new(workshop, workshop.recipe.student_network, "student")
+    model.head.load_state_dict(teacher.head.state_dict())
+    model.head.requires_grad_(workshop.recipe.matching.cross_entropy)
+    _fit(workshop, "matching", model, teacher)
+
+
+def _student(workshop: Workshop) -> None:
+    """Emotions and the teacher's feature together, from the matched student if there is one, else from nothing."""
+    model = _new(workshop, workshop.recipe.student_network, "student")
+    if is_done(workshop.folder / "matching"):
+        matched, _ = load_network(workshop.folder / "matching")
+        model.load_state_dict(matched.state_dict())
+    teacher = _load_teacher(workshop, "student") if workshop.recipe.student.alpha > 0 else None
+    _fit(workshop, "student", model, teacher)
+
+
+def _new(workshop: Workshop, vit: Vit, name: str) -> VisionTransformer:
+    """A network with random weights that depend on the recipe's seed and the network's name alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(workshop.recipe.seed, name, "weights"))
+        return VisionTransformer(vit, len(workshop.labels))
+
+
+def _load_teacher(workshop: Workshop, stage: str) -> VisionTransformer:
+    folder = workshop.folder / "teacher"
+    if not is_done(folder):
+        raise ValueError(f"stage {stage} needs a teacher, and {folder} holds none; add teacher to stages")
+    return load_network(folder)[0]
+
+
+def _fit(workshop: Workshop, name: str, model: VisionTransformer, teacher: VisionTransformer | None) -> None:
+    """Fit one stage and save its network."""
+    folder = workshop.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = {} if teacher is None else _features(workshop, teacher)
+    stage = getattr(workshop.recipe, name)
+    history = fit(
+        model,
+        stage,
+        name,
+        workshop.side(workshop.split.train, targets.get("train")),
+        workshop.side(workshop.split.validation, targets.get("validation")),
+        workshop.labels,
+        workshop.recipe.seed,
+        folder,
+        workshop.accelerator,
+    )
+    if workshop.accelerator.is_main_process:
+        chosen = {"stage": name, "settings": asdict(stage), "epoch": best_epoch(history, stage), "epochs": len(history)}
+        network = "teacher" if name == "teacher" else "student"
+        minutes = sum(row["seconds"] for row in history) / 60
+        save_network(folder, model, workshop.card | {"network": network, "minutes": minutes} | chosen)
+    workshop.accelerator.wait_for_everyone()
+
+
+def _features(workshop: Workshop, teacher: VisionTransformer) -> dict[str, Tensor]:
+    """The frozen teacher's features of the training and the validation side, (samples, embed_dim); computed once."""
+    path = workshop.folder / "teacher" / "features.safetensors"
+    if workshop.accelerator.is_main_process and not path.exists():
+        device = workshop.accelerator.device
+        teacher = teacher.to(device)
+        with workshop.accelerator.autocast():
+            features = {
+                name: predict(teacher, workshop.pool.select(samples).to(device), device)[1]
+                for name, samples in (("train", workshop.split.train), ("validation", workshop.split.validation))
+            }
+        save(path, features, {})
+    workshop.accelerator.wait_for_everyone()
+    return load(path)[0]
