@@ -1,0 +1,227 @@
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from vervet.corpora import CORPORA, load_corpus, release_of
+
+ROOT = os.environ.get("VERVET_CORPORA")
+
+
+def touch(folder: Path, *names: str) -> Path:
+    """Make files with a name and nothing in them: a corpus is listed without decoding its audio."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def table(folder: Path, *lines: str) -> Path:
+    path = folder / "clips.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_emodb_names(tmp_path):
+    touch(tmp_path, "wav/16b10Wb.wav", "wav/03a01Fa.WAV", "wav/._03a01Fa.wav", "wav/notes.txt", "erkennung.txt")
+    happy, angry = load_corpus("emodb", tmp_path)
+    assert happy.path == tmp_path / "wav/03a01Fa.WAV"
+    assert (happy.emotion, happy.speaker, happy.sentence, happy.sex) == ("happiness", "03", "a01", "male")
+    assert (angry.emotion, angry.speaker, angry.sentence, angry.sex) == ("anger", "16", "b10", "female")
+    assert {happy.corpus, happy.split} == {"emodb", ""}
+
+
+def test_folder_of_clips_is_a_root_too(tmp_path):
+    touch(tmp_path, "wav/03a01Fa.flac")
+    assert load_corpus("emodb", tmp_path / "wav") == load_corpus("emodb", tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["{}_{}.wav", "{}/{}.wav", "AudioData/{}/{}.wav"])
+def test_savee_layouts(tmp_path, layout):
+    touch(tmp_path, *(layout.format(*clip) for clip in [("DC", "a01"), ("JE", "sa15"), ("KL", "n30"), ("JK", "su03")]))
+    found = {utterance.speaker: utterance for utterance in load_corpus("savee", tmp_path)}
+    assert {speaker: found[speaker].emotion for speaker in found} == {
+        "DC": "anger",
+        "JE": "sadness",
+        "KL": "neutral",
+        "JK": "surprise",
+    }
+    # Numbers 01 to 03 are the same sentences in all emotions, the others belong to one.
+    assert {speaker: found[speaker].sentence for speaker in found} == {
+        "DC": "01",
+        "JE": "sa15",
+        "KL": "n30",
+        "JK": "03",
+    }
+    assert {utterance.sex for utterance in found.values()} == {"male"}
+
+
+def test_cremad_names_and_sexes(tmp_path):
+    touch(tmp_path, "AudioWAV/1001_IEO_ANG_LO.wav", "AudioWAV/1002_DFA_NEU_XX.ogg")
+    low, neutral = load_corpus("cremad", tmp_path)
+    assert (low.emotion, low.speaker, low.sentence, low.sex) == ("anger", "1001", "IEO", "")
+    (tmp_path / "VideoDemographics.csv").write_text('"ActorID","Age","Sex"\n1001,51,"Male"\n1002,21,"Female"\n')
+    low, neutral = load_corpus("cremad", tmp_path)
+    assert (low.sex, neutral.sex, neutral.emotion) == ("male", "female", "neutral")
+
+
+def test_demographics_that_are_another_table(tmp_path):
+    touch(tmp_path, "AudioWAV/1001_IEO_ANG_LO.wav")
+    (tmp_path / "VideoDemographics.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"VideoDemographics\.csv: no columns ActorID and Sex"):
+        load_corpus("cremad", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "name"),
+    [
+        ("emodb", "03a01Xa.wav"),
+        ("emodb", "04a01Fa.wav"),
+        ("emodb", "03a03Fa.wav"),
+        ("savee", "DC_b01.wav"),
+        ("savee", "XX/a01.wav"),
+        ("cremad", "1092_DFA_ANG_XX.wav"),
+        ("cremad", "1001_DFA_ANG.wav"),
+        ("cremad", "1001_DFA_SUR_XX.wav"),
+    ],
+)
+def test_misnamed_file_is_named(tmp_path, corpus, name):
+    touch(tmp_path, name)
+    with pytest.raises(ValueError, match=f"{name}: not the name of a clip of {release_of(corpus).title}, such as "):
+        load_corpus(corpus, tmp_path)
+
+
+def test_many_misnamed_files_are_counted(tmp_path):
+    touch(tmp_path, *(f"x{i}.wav" for i in range(8)))
+    with pytest.raises(ValueError, match=r"(?s)x0\.wav: .*x4\.wav: .*\nand 3 more; `vervet corpus check emodb` names"):
+        load_corpus("emodb", tmp_path)
+
+
+def test_one_clip_in_two_files(tmp_path):
+    touch(tmp_path, "03a01Fa.flac", "03a01Fa.wav")
+    with pytest.raises(ValueError, match=r"03a01Fa\.wav: clip 03a01Fa is also .*03a01Fa\.flac; keep one"):
+        load_corpus("emodb", tmp_path)
+
+
+def test_one_clip_in_both_layouts(tmp_path):
+    touch(tmp_path, "DC/a01.wav", "DC_a01.wav")
+    with pytest.raises(ValueError, match="clip DC_a01 is also"):
+        load_corpus("savee", tmp_path)
+
+
+def test_empty_and_missing_folders(tmp_path):
+    with pytest.raises(ValueError, match=r"no audio files \(\.wav, \.flac, \.ogg, \.mp3\)"):
+        load_corpus("emodb", tmp_path)
+    with pytest.raises(ValueError, match="nowhere: no such folder"):
+        load_corpus("savee", tmp_path / "nowhere")
+    file = touch(tmp_path, "file") / "file"
+    with pytest.raises(ValueError, match="file: not a folder"):
+        load_corpus("emodb", file)
+
+
+def test_unknown_corpus_lists_the_known():
+    with pytest.raises(ValueError, match="unknown corpus 'iemocap'; known are cremad, emodb, savee, table"):
+        load_corpus("iemocap")
+
+
+def test_default_place(tmp_path, monkeypatch):
+    monkeypatch.delenv("VERVET_CORPORA", raising=False)
+    with pytest.raises(ValueError, match="set the environment variable VERVET_CORPORA"):
+        load_corpus("emodb")
+    with pytest.raises(ValueError, match="give the path of the CSV file"):
+        load_corpus("table")
+    monkeypatch.setenv("VERVET_CORPORA", str(touch(tmp_path, "emodb/wav/03a01Fa.wav")))
+    assert [utterance.speaker for utterance in load_corpus("emodb")] == ["03"]
+
+
+def test_table(tmp_path):
+    touch(tmp_path, "b.wav", "sub/a.mp3")
+    path = table(
+        tmp_path,
+        "file,emotion,speaker,sex,split,note",
+        "sub/a.mp3,Angry,anna,F,dev,loud",
+        "b.wav, joy ,,,TRAIN,",
+    )
+    happy, angry = load_corpus("table", path)
+    assert (happy.path, happy.emotion, happy.speaker, happy.split) == (tmp_path / "b.wav", "happiness", "", "train")
+    assert (angry.path, angry.emotion, angry.sex, angry.split) == (
+        tmp_path / "sub/a.mp3",
+        "anger",
+        "female",
+        "validation",
+    )
+    assert (angry.sentence, angry.corpus) == ("", "table")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["file,label", "a.wav,anger"], "no column emotion; the first line has file, label"),
+        (["path"], "no column file and no column emotion"),
+        ([""], "the first line has nothing"),
+        (["file,emotion"], "no rows"),
+        (
+            ["file,emotion", "a.wav,anger", "b.wav,odd"],
+            r"b\.wav: line 3 of clips\.csv: unknown emotion 'odd'; known are anger",
+        ),
+        (["file,emotion", "c.wav,anger"], r"c\.wav: line 2 of clips\.csv: no such file"),
+        (["file,emotion", ",anger"], "line 2 of clips.csv: no such file"),
+        (["file,emotion", "a.wav,anger", "./a.wav,fear"], r"line 3 of clips\.csv: already on line 2; keep one"),
+        (["file,emotion,split", "a.wav,fear,exam"], "line 2 of clips.csv: unknown split 'exam'; known are train, "),
+        (["file,emotion,sex", "a.wav,fear,x"], "unknown sex 'x'; known are female"),
+    ],
+)
+def test_faulty_table(tmp_path, rows, message):
+    touch(tmp_path, "a.wav", "b.wav")
+    with pytest.raises(ValueError, match=message):
+        load_corpus("table", table(tmp_path, *rows))
+
+
+def test_table_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match="a folder; give the CSV file with the columns file, emotion"):
+        load_corpus("table", tmp_path)
+    with pytest.raises(ValueError, match=r"none\.csv: no such table"):
+        load_corpus("table", tmp_path / "none.csv")
+    soundfile.write(tmp_path / "a.wav", np.full(99, -0.3), 16_000)
+    with pytest.raises(ValueError, match=r"a\.wav: not a CSV file in UTF-8"):
+        load_corpus("table", tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(("corpus", "clips", "speakers"), [("emodb", 535, 10), ("savee", 480, 4), ("cremad", 7442, 91)])
+def test_releases_add_up(corpus, clips, speakers):
+    release = release_of(corpus)
+    assert len(release.stems) == sum(release.classes.values()) == sum(release.speakers.values()) == clips
+    assert len(release.speakers) == speakers
+    assert release.silent <= release.stems
+    assert all(group <= release.stems for group in release.contradictory)
+
+
+def test_published_classes():
+    assert release_of("emodb").classes == {
+        "anger": 127,
+        "boredom": 81,
+        "disgust": 46,
+        "fear": 69,
+        "happiness": 71,
+        "neutral": 79,
+        "sadness": 62,
+    }
+    cremad = dict.fromkeys(("anger", "disgust", "fear", "happiness", "sadness"), 1271) | {"neutral": 1087}
+    assert release_of("cremad").classes == cremad
+    assert release_of("savee").classes["neutral"] == 120
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif(not ROOT, reason="VERVET_CORPORA is not set")
+@pytest.mark.parametrize("corpus", [name for name in CORPORA if name != "table"])
+def test_real_corpus(corpus):
+    if not Path(ROOT or "", corpus).is_dir():
+        pytest.skip(f"no {corpus} in VERVET_CORPORA")
+    utterances = load_corpus(corpus)
+    assert Counter(utterance.emotion for utterance in utterances) == release_of(corpus).classes
+    assert Counter(utterance.speaker for utterance in utterances) == release_of(corpus).speakers
+    assert utterances == sorted(utterances, key=lambda utterance: utterance.path)

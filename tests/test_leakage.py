@@ -1,0 +1,162 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from vervet import cli
+from vervet.evaluation.leakage import audit, read_split
+
+
+def row(file: str, split: str, **columns: str) -> dict[str, str]:
+    return {"file": file, "split": split} | columns
+
+
+def told(finding) -> str:
+    return " ".join(finding.verdict)
+
+
+def write(path, seed: int):
+    soundfile.write(path, np.random.default_rng(seed).integers(-9_000, 9_000, 400, np.int16), 16_000)
+
+
+def test_versions_of_a_clip_on_both_sides_are_a_leak():
+    rows = [row("a.wav", "train", version="original"), row("a.wav", "test", version="noise"), row("b.wav", "test")]
+    finding = audit(rows)
+    assert finding.leaky
+    pair = finding.between("train", "test")
+    assert (pair.clips, pair.siblings, pair.items, pair.share) == (("a.wav",), 1, 2, 0.5)
+    assert finding.verdict[0].startswith(
+        "LEAKY: 1 of 2 (50.0%) test items are versions or copies of clips in training."
+    )
+
+
+def test_source_tells_versions_in_files_of_their_own():
+    rows = [row("a.wav", "train", source="a"), row("a_fast.wav", "test", source="a")]
+    assert audit(rows).leaky
+    assert not audit([row("a.wav", "train"), row("a_fast.wav", "test")]).leaky
+
+
+def test_copies_under_another_name_are_found_by_their_samples(tmp_path):
+    write(tmp_path / "a.wav", 0), write(tmp_path / "copy.flac", 0), write(tmp_path / "b.wav", 1)
+    rows = [row("a.wav", "train"), row("copy.flac", "test"), row("b.wav", "test")]
+    finding = audit(rows, tmp_path)
+    assert finding.leaky
+    assert (finding.files_read, finding.files) == (3, 3)
+    assert finding.between("train", "test").duplicates == (("a.wav", "copy.flac"),)
+    assert finding.between("train", "test").clips == ()
+    assert "all 3 files were compared sample by sample" in told(finding)
+
+
+def test_files_not_at_hand_are_not_called_clean(tmp_path, monkeypatch):
+    monkeypatch.delenv("VERVET_CORPORA", raising=False)
+    rows = [row("a.wav", "train", corpus="mine"), row("b.wav", "test", corpus="mine")]
+    assert "not checked, none of the 2 files can be read" in told(audit(rows, tmp_path))
+    write(tmp_path / "a.wav", 0)
+    assert "checked for 1 of 2 files only" in told(audit(rows, tmp_path))
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "mine/b.wav", 0)
+    monkeypatch.setenv("VERVET_CORPORA", str(tmp_path))
+    assert audit(rows).leaky
+    assert audit([row(str(tmp_path / "a.wav"), "train"), row(str(tmp_path / "mine/b.wav"), "test")]).leaky
+
+
+def test_speakers_and_sentences_on_both_sides():
+    rows = [
+        row("a.wav", "train", speaker="1", sentence="x"),
+        row("b.wav", "validation", speaker="2", sentence="y"),
+        row("c.wav", "test", speaker="2", sentence="z"),
+        row("d.wav", "test", speaker="3", sentence="x"),
+    ]
+    finding = audit(rows)
+    assert (finding.leaky, finding.speaker_independent, finding.sentence_independent) == (False, False, False)
+    assert finding.between("train", "test").speakers == ()
+    assert finding.between("validation", "test").speakers == ("2",)
+    assert finding.between("train", "test").sentences == ("x",)
+    assert "1 of 2 test speakers are heard in training or validation" in told(finding)
+    assert "1 test sentence(s) are spoken in training or validation too" in told(finding)
+
+
+def test_independent_split_is_said_to_be_so():
+    rows = [
+        row("a.wav", "train", speaker="1", sentence="x"),
+        row("b.wav", "validation", speaker="1", sentence="x"),
+        row("c.wav", "test", speaker="2", sentence="z"),
+    ]
+    finding = audit(rows)
+    assert (finding.leaky, finding.speaker_independent, finding.sentence_independent) == (False, True, True)
+    assert "Speaker-independent: the score tells about new speakers, from 1 speaker." in told(finding)
+    assert "Validation speakers are heard in training" in told(finding)
+    assert "Sentence-independent" in told(finding)
+
+
+def test_what_is_unknown_is_not_called_independent():
+    finding = audit([row("a.wav", "train", speaker="1"), row("b.wav", "test")])
+    assert (finding.speaker_independent, finding.sentence_independent) == (None, None)
+    assert "must not be called speaker-independent" in told(finding)
+
+
+def test_speakers_of_two_corpora_are_not_confused():
+    rows = [row("a.wav", "train", speaker="1", corpus="x"), row("b.wav", "test", speaker="1", corpus="y")]
+    assert audit(rows).speaker_independent
+
+
+def test_leak_through_validation():
+    rows = [row("a.wav", "train"), row("b.wav", "validation"), row("b.wav", "test"), row("a.wav", "validation")]
+    finding = audit(rows)
+    assert finding.leaky
+    assert finding.between("train", "test").siblings == 0
+    assert "on which epochs and settings are chosen" in told(finding)
+    assert "1 of 2 (50.0%) validation items" in told(finding)
+
+
+def test_contradictory_labels(tmp_path):
+    write(tmp_path / "a.wav", 0), write(tmp_path / "b.wav", 0)
+    rows = [row("a.wav", "train", emotion="anger"), row("b.wav", "test", emotion="fear")]
+    assert audit(rows, tmp_path).contradictory == (("a.wav (anger)", "b.wav (fear)"),)
+    same = [row("a.wav", "train", emotion="ANG"), row("a.wav", "test", emotion="angry")]
+    assert audit(same).contradictory == ()
+    beyond = [row("a.wav", "train", emotion="envy"), row("a.wav", "test", emotion="pride")]
+    assert audit(beyond).contradictory == (("a.wav (envy)", "a.wav (pride)"),)
+
+
+def test_one_sided_split():
+    with pytest.raises(ValueError, match="no row with split test"):
+        audit([row("a.wav", "train")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,fold\na.wav,1\n", r"split\.csv: no column split; the first line has file, fold"),
+        ("name\na.wav\n", "no column file and no column split"),
+        ("file,split\na.wav,train\nb.wav,tset\n", r"split\.csv, line 3: unknown split 'tset'; known are train"),
+        ("file,split\n,train\n", "line 2: the column file is empty"),
+        ("file,split\n", "no rows"),
+    ],
+)
+def test_faulty_split(tmp_path, text, message):
+    (tmp_path / "split.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_split(tmp_path / "split.csv")
+
+
+def test_command_line(tmp_path, capsys):
+    write(tmp_path / "a.wav", 0), write(tmp_path / "b.wav", 0)
+    (tmp_path / "split.csv").write_text("file,split,speaker\na.wav,Train,1\nb.wav,dev,2\nb.wav,test,1\n")
+    assert cli.main(["audit", str(tmp_path / "split.csv")]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("1 train, 1 validation, 1 test\n\n- LEAKY: ")
+    assert "  exact copies of other clips      1  a.wav = b.wav" in text
+    assert cli.main(["audit", str(tmp_path / "split.csv"), "--format", "json"]) == 0
+    finding = json.loads(capsys.readouterr().out)
+    assert (finding["leaky"], finding["speaker_independent"]) == (True, False)
+    assert [shared["sides"] for shared in finding["shared"]] == [
+        ["train", "validation"],
+        ["train", "test"],
+        ["validation", "test"],
+    ]
+    assert finding["shared"][1]["share"] == 1.0
+    (tmp_path / "bad.csv").write_text("file\na.wav\n")
+    assert cli.main(["audit", str(tmp_path / "bad.csv")]) == 1
+    assert "bad.csv: no column split" in capsys.readouterr().err
