@@ -1,0 +1,304 @@
+import io
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+
+from vervet import audio
+
+RATE = 16_000
+
+
+def tone(hertz: float, duration_s: float, rate: int = RATE, gain: float = 0.5) -> np.ndarray:
+    return (gain * np.sin(2 * np.pi * hertz * np.arange(round(duration_s * rate)) / rate)).astype(np.float32)
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+def written(path, waveform, rate=RATE, **kwargs):
+    soundfile.write(path, waveform, rate, **kwargs)
+    return path
+
+
+def peak_hertz(waveform: np.ndarray, rate: int) -> float:
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+    return float(spectrum.argmax() * rate / len(waveform))
+
+
+# --- read
+
+
+def test_sixteen_bit_samples_come_back_exactly(tmp_path):
+    samples = np.array([0, 1, -1, 32767, -32768, 12345], np.int16)
+    for name in ("a.wav", "a.flac"):
+        waveform, rate = audio.read(written(tmp_path / name, samples))
+        assert rate == RATE
+        assert waveform.dtype == np.float32
+        np.testing.assert_array_equal(waveform, samples / np.float32(32768))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_every_format_holds_the_same_tone(tmp_path, suffix):
+    path = written(tmp_path / f"tone.{suffix}", tone(1000, 1.0))
+    waveform, rate = audio.read(path)
+    assert (rate, len(waveform)) == (RATE, RATE)
+    assert peak_hertz(waveform, rate) == pytest.approx(1000, abs=1)
+    inner = slice(RATE // 4, -RATE // 4)  # away from the codecs' edges
+    error = waveform[inner] - tone(1000, 1.0)[inner]
+    assert np.sqrt(np.mean(error**2)) < (1e-4 if suffix in ("wav", "flac") else 0.02)
+
+
+def test_suffix_does_not_matter_only_content_does(tmp_path):
+    path = written(tmp_path / "tone.raw", tone(440, 0.5), format="FLAC")
+    with pytest.raises(ValueError, match=r"tone\.raw: not audio"):  # .raw has no header by definition
+        audio.read(path)
+    path = path.rename(tmp_path / "tone.mp3")
+    assert len(audio.read(path)[0]) == RATE // 2
+
+
+def test_path_string_bytes_stream_and_array_agree(tmp_path):
+    path = written(tmp_path / "a.flac", noise(5000))
+    expected, _ = audio.read(path)
+    with path.open("rb") as stream:
+        for source in (str(path), path.read_bytes(), stream, io.BytesIO(path.read_bytes()), (expected, RATE)):
+            waveform, rate = audio.read(source)
+            assert rate == RATE
+            np.testing.assert_array_equal(waveform, expected)
+
+
+def test_channels_are_mixed_to_their_mean(tmp_path):
+    left, right = tone(300, 0.5), tone(700, 0.5, gain=0.25)
+    path = written(tmp_path / "stereo.wav", np.stack([left, right], axis=1), subtype="FLOAT")
+    waveform, _ = audio.read(path)
+    assert waveform.shape == left.shape
+    np.testing.assert_allclose(waveform, (left + right) / 2, atol=1e-7)
+
+
+def test_integer_arrays_are_taken_by_their_full_scale():
+    waveform, _ = audio.read((np.array([16384, -32768] * 1000, np.int16), RATE))
+    np.testing.assert_array_equal(waveform[:2], np.float32([0.5, -1.0]))
+
+
+def test_overshoot_of_lossy_codecs_is_cut_to_full_scale():
+    waveform, _ = audio.read((np.array([1.05, -1.2, 0.5], np.float32), RATE))
+    np.testing.assert_array_equal(waveform, np.float32([1.0, -1.0, 0.5]))
+
+
+def _with(samples: np.ndarray, index: int, value: float) -> np.ndarray:
+    samples[index] = value
+    return samples
+
+
+BAD_FILES = {
+    "empty.wav": (b"", r"empty\.wav: is empty \(0 bytes\); copy or record"),
+    "pointer.wav": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        r"pointer\.wav: is a Git LFS pointer.*git lfs pull",
+    ),
+    "text.wav": (b"these are words, no sound at all\n" * 50, r"text\.wav: not audio .*convert it"),
+    "riff.wav": (b"RIFF\x24\x00\x00\x00WAVEjunk", r"riff\.wav: not audio"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_what_is_no_audio_is_named(tmp_path, name):
+    content, message = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        audio.read(tmp_path / name)
+    with pytest.raises(ValueError, match=message.split(":")[1]):
+        audio.read(content)
+
+
+def test_missing_file_and_folder_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.wav: no such file; check"):
+        audio.read(tmp_path / "gone.wav")
+    with pytest.raises(ValueError, match="is a folder, not a recording"):
+        audio.read(tmp_path)
+
+
+def test_header_without_samples_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.wav: has a header but no samples"):
+        audio.read(written(tmp_path / "none.wav", np.zeros(0, np.float32)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_found_anywhere(tmp_path, value):
+    position = 3 * audio.BLOCK + 7
+    samples = _with(noise(4 * audio.BLOCK), position, value)
+    path = written(tmp_path / "bad.wav", samples, subtype="FLOAT")
+    with pytest.raises(ValueError, match=rf"bad\.wav: holds NaN or infinite.*at {position / RATE:.3f} s"):
+        audio.read(path)
+    with pytest.raises(ValueError, match="<array>: holds NaN or infinite"):
+        audio.read((samples, RATE))
+
+
+def test_samples_on_another_scale_are_refused(tmp_path):
+    path = written(tmp_path / "loud.wav", 20_000 * tone(200, 0.2), subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"loud\.wav: samples reach 10000, full scale is 1"):
+        audio.read(path)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+def test_a_recording_cut_short_is_refused(tmp_path, suffix):
+    whole = written(tmp_path / f"whole.{suffix}", noise(5 * RATE)).read_bytes()
+    path = tmp_path / f"half.{suffix}"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=rf"half\.{suffix}: (damaged|ends) after \d"):
+        audio.read(path)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (np.zeros((2, 16000)), RATE, r"shape \(2, 16000\); give \(samples,\) or \(samples, channels\)"),
+        (np.zeros((2, 2, 2)), RATE, "shape"),
+        (np.zeros(0, np.float32), RATE, "no samples"),
+        (np.zeros(100, np.uint8), RATE, "dtype uint8"),
+        (np.zeros(100), 0, "sampling rate 0"),
+        (np.zeros(100), 16000.5, "sampling rate 16000.5"),
+    ],
+)
+def test_arrays_that_could_be_misread_are_refused(samples, rate, message):
+    with pytest.raises(ValueError, match=message):
+        audio.read((samples, rate))
+
+
+# --- resample, fit, silence
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_resampling_keeps_tone_level_and_length(rate):
+    waveform = audio.resample(tone(1000, 2.0, rate), rate, RATE)
+    assert len(waveform) == pytest.approx(2 * RATE, abs=1)
+    assert waveform.dtype == np.float32
+    inner = slice(RATE // 2, RATE)
+    np.testing.assert_allclose(waveform[inner], tone(1000, 2.0)[inner], atol=2e-3)
+
+
+def test_resampling_removes_what_the_new_rate_cannot_hold():
+    waveform = audio.resample(tone(12_000, 1.0, 44_100), 44_100, RATE)
+    assert np.abs(waveform[1000:-1000]).max() < 1e-3
+
+
+def test_same_rate_is_left_alone():
+    waveform = noise(100)
+    assert audio.resample(waveform, RATE, RATE) is waveform
+
+
+def test_fit_pads_at_the_end_and_cuts():
+    waveform = np.arange(1, 4, dtype=np.float32)
+    np.testing.assert_array_equal(audio.fit(waveform, 5), [1, 2, 3, 0, 0])
+    np.testing.assert_array_equal(audio.fit(waveform, 2), [1, 2])
+    assert audio.fit(waveform, 5).dtype == np.float32
+
+
+def test_silence_is_below_its_threshold_whatever_the_offset():
+    assert audio.is_silent(np.zeros(100, np.float32))
+    assert audio.is_silent(np.full(100, 0.25, np.float32))
+    assert audio.is_silent(tone(500, 0.1, gain=0.9e-4))
+    assert not audio.is_silent(tone(500, 0.1, gain=1.1e-4))
+
+
+# --- windows
+
+
+def spans(source, window_s, hop_s, **segment):
+    return [(w.start_s, w.end_s) for w in audio.windows(source, RATE, window_s, hop_s, **segment)]
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "window_s", "hop_s", "expected"),
+    [
+        (1.5, 4, 4, [(0, 1.5)]),
+        (4, 4, 4, [(0, 4)]),
+        (4, 4, 1, [(0, 4)]),
+        (5, 4, 4, [(0, 4), (4, 5)]),
+        (5.5, 4, 1, [(0, 4), (1, 5), (2, 5.5)]),
+        (6, 4, 1, [(0, 4), (1, 5), (2, 6)]),
+        (8, 4, 4, [(0, 4), (4, 8)]),
+        (7, 2, 3, [(0, 2), (3, 5), (6, 7)]),
+        (6, 2, 4, [(0, 2), (4, 6)]),
+        (4.05, 4, 4, [(0, 4)]),  # 50 ms more are no window
+        (4.1, 4, 4, [(0, 4), (4, 4.1)]),
+    ],
+)
+def test_windows_cover_the_recording(duration_s, window_s, hop_s, expected):
+    found = spans((noise(round(duration_s * RATE)), RATE), window_s, hop_s)
+    assert found == [pytest.approx(span) for span in expected]
+    assert found[-1][1] <= duration_s
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("hop_s", [0.25, 0.7, 1.0])
+def test_windows_equal_slices_of_the_whole(tmp_path, rate, hop_s):
+    path = written(tmp_path / "long.flac", noise(round(9.37 * rate)), rate)
+    whole = audio.resample(*audio.read(path), RATE)
+    hop = round(hop_s * RATE)
+    for index, window in enumerate(audio.windows(path, RATE, 1.0, hop_s)):
+        expected = whole[index * hop : index * hop + RATE]
+        np.testing.assert_allclose(window.waveform, expected, atol=1e-6)
+    assert index * hop + RATE >= len(whole)
+    assert window.end_s == pytest.approx(9.37, abs=1e-9)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_segments_are_read_from_where_they_are(tmp_path, suffix):
+    path = written(tmp_path / f"long.{suffix}", noise(6 * RATE))
+    whole, _ = audio.read(path)
+    (window,) = audio.windows(path, RATE, 4, 4, start_s=1.25, end_s=3.5)
+    assert (window.start_s, window.end_s) == (1.25, 3.5)
+    np.testing.assert_allclose(window.waveform, whole[20_000:56_000], atol=1e-6)
+
+
+def test_windows_of_a_segment_count_from_its_start():
+    assert spans((noise(10 * RATE), RATE), 2, 2, start_s=1, end_s=6) == [(1, 3), (3, 5), (5, 6)]
+    assert spans((noise(3 * RATE), RATE), 2, 2, start_s=1.5) == [(1.5, 3)]
+
+
+def test_an_end_rounded_up_is_brought_back_into_the_recording():
+    assert spans((noise(3 * RATE), RATE), 4, 4, end_s=3.05) == [(0, 3)]
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(0, 3.5), (3.5, None), (2, 1), (-1, 2), (float("nan"), 2)])
+def test_segments_outside_the_recording_are_refused(start_s, end_s):
+    with pytest.raises(ValueError, match=r"<array>: segment .* is not within its 3\.00 s"):
+        spans((noise(3 * RATE), RATE), 4, 4, start_s=start_s, end_s=end_s)
+
+
+def test_too_little_sound_is_refused():
+    with pytest.raises(ValueError, match=r"only 0\.050 s of sound, too short"):
+        spans((noise(800), RATE), 4, 4)
+
+
+def test_windows_must_have_a_length():
+    with pytest.raises(ValueError, match="must be positive"):
+        spans((noise(RATE), RATE), 1, 0)
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    path = tmp_path / "long.flac"
+    minutes, rate = 10, 16_000
+    with soundfile.SoundFile(path, "w", rate, 1) as sound:
+        for minute in range(minutes):
+            sound.write(noise(60 * rate, seed=minute))
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in audio.windows(path, 8_000, 4, 4))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == minutes * 15
+    whole = minutes * 60 * rate * 4
+    assert peak < whole / 10, f"{peak / 1e6:.1f} MB held at once, the whole recording has {whole / 1e6:.1f} MB"
+
+
+def test_nothing_is_read_before_it_is_asked_for(tmp_path):
+    samples = _with(noise(40 * RATE), 39 * RATE, np.nan)
+    found = audio.windows(written(tmp_path / "late.wav", samples, subtype="FLOAT"), RATE, 4, 4)
+    assert next(found).end_s == 4
+    with pytest.raises(ValueError, match=r"the first at 39\.000 s"):
+        list(found)
