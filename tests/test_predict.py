@@ -134,6 +134,13 @@ def test_only_the_outputs_asked_for_are_returned(predictor):
         predictor.run([half], ("gradients",))
 
 
+def test_probabilities_of_any_logits_are_finite(predictor, monkeypatch):
+    logits = np.array([[1000, 1000, 0, -1000, 0, 0, 0], [-2000, -2000, -2000, -2000, -2000, -2000, -2000]], np.float32)
+    monkeypatch.setattr(predictor, "run", lambda waveforms: {"logits": logits})
+    expected = [[0.5, 0.5, 0, 0, 0, 0, 0], [1 / 7] * 7]
+    np.testing.assert_allclose(predictor.probabilities([]), expected, atol=1e-12)
+
+
 def test_a_model_that_returns_nan_gives_no_number(predictor, monkeypatch):
     monkeypatch.setattr(predictor, "run", lambda waveforms: {"logits": np.full((1, 7), np.nan, np.float32)})
     with pytest.raises(ValueError, match="the model returned NaN"):
