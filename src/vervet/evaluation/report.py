@@ -119,8 +119,10 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "minutes": ("a number, 0 or more", lambda value: _number(value) and 0 <= value < float("inf")),
     "command": ("a command line", _text),
     "folds": ("different whole numbers, 0 or more", _folds),
+    "best_epoch": ("a whole number, 0 or more", _count),
+    "by_speaker": ("an object", lambda value: isinstance(value, dict)),
 }
-_OPTIONAL = {"folds"}
+_OPTIONAL = {"folds", "best_epoch", "by_speaker"}
 
 
 def validate(record: Record) -> None:
@@ -132,7 +134,8 @@ def validate(record: Record) -> None:
         corpus, protocol, network, recipe (str), leaky (bool: true for protocol `paper` and no other), seed (int), fold
         (int, or "all" for the pooled predictions of all folds), wa, uar, macro_f1 (fractions of 1), wa_interval,
         uar_interval ([low, high] by speaker, or null), labels, confusion (rows true, in the order of labels), n_test,
-        epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones.
+        epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones;
+        with another, `best_epoch`, the one that validation chose. `by_speaker` may hold each test speaker's scores.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """The scores of finished training runs, read from the predictions they stored; no audio, no network."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,11 +67,10 @@ def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]
         "recipe": run["recipe"],
         "seed": run["settings"]["seed"],
         "fold": run["fold"],
-        "folds": run["folds"],
         **_scores(rows, run["labels"]),
         "labels": run["labels"],
         "epochs": card["epochs"],
-        "epoch": card["epoch"],
+        "best_epoch": card["epoch"],
         "split_hash": run["split_hash"],
         "commit": card["commit"],
         "machine": run["machine"],
@@ -106,12 +106,13 @@ def _pooled(runs: list[tuple[dict[str, Any], list[dict[str, str]]]]) -> dict[str
     if len(set(folds)) < len(folds):
         raise ValueError(f"{first['corpus']}, {first['protocol']}: fold given twice among {folds}")
     rows = [row for _, rows in runs for row in rows]
-    return first | {
+    hashes = "".join(record["split_hash"] for record in records)
+    pooled = {key: value for key, value in first.items() if key != "best_epoch"}
+    return pooled | {
         "fold": "all",
-        "pooled_folds": folds,
+        "folds": folds,
         **_scores(rows, first["labels"]),
-        "epoch": [record["epoch"] for record in records],
-        "split_hash": [record["split_hash"] for record in records],
+        "split_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
         "minutes": round(sum(record["minutes"] for record in records), 2),
     }
 

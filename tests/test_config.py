@@ -1,0 +1,88 @@
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage, Vit, load_recipe, merge
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def written(tmp_path, text):
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_papers_recipe_is_the_default():
+    assert load_recipe(RECIPES / "paper.yaml") == Recipe()
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_loads(path):
+    assert load_recipe(path).stages
+
+
+def test_what_a_recipe_does_not_name_keeps_its_default(tmp_path):
+    recipe = load_recipe(written(tmp_path, "student: {lr: 3e-4}\n"))
+    assert recipe.student == Stage(lr=3e-4, alpha=10.0)
+    assert load_recipe(written(tmp_path, "")) == Recipe()
+
+
+def test_overrides_win(tmp_path):
+    path = written(tmp_path, "seed: 3\nstudent: {epochs: 7}\n")
+    recipe = load_recipe(path, ["--seed=4", "--student.alpha=1", "--stages=student", "--augment.versions=[original]"])
+    assert (recipe.seed, recipe.student.epochs, recipe.student.alpha) == (4, 7, 1.0)
+    assert recipe.stages == ("student",)
+    assert recipe.augment.versions == ("original",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sed: 1", "my.yaml: unknown setting 'sed'; the nearest known is 'seed'"),
+        ("student: {lrate: 1}", "my.yaml: student: unknown setting 'lrate'; the nearest known is 'lr"),
+        ("seed: 1.5", "my.yaml: seed: expected int, not 1.5"),
+        ("seed: true", "my.yaml: seed: expected int, not True"),
+        ("student: {lr: fast}", "my.yaml: student: lr: expected float, not 'fast'"),
+        ("student: {lr: .nan}", "my.yaml: student: lr: expected float, not nan"),
+        ("student: {lr: 0}", "my.yaml: student: lr and lr_gamma must be positive"),
+        ("student: 3", "my.yaml: student: expected a mapping of settings, not 3"),
+        ("precision: half", "my.yaml: precision: 'half' is not one of float32, bfloat16"),
+        ("stages: [student, teacher]", "in this order, each once"),
+        ("stages: []", "in this order, each once"),
+        ("front_end: {width: 64}", r"teacher_network.image is \(128, 128\), but the front end makes \(128, 64\)"),
+        ("augment: {versions: [noise]}", "versions must begin with 'original'"),
+        ("augment: {versions: [original, echo]}", "unknown version 'echo'"),
+        ("student_network: {patch: [128]}", "expected 2 values"),
+        ("student_network: {patch: [100, 1]}", "patch height 100 does not divide image height 128"),
+        ("student_network: {embed_dim: 128}", "same embed_dim"),
+        ("- 1", "a recipe is a mapping of settings, not a list"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_faulty_recipes_are_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("override", ["seed=1", "--seed", "--seed.x=1"])
+def test_faulty_overrides_are_refused(tmp_path, override):
+    with pytest.raises(ValueError, match="seed"):
+        load_recipe(written(tmp_path, "seed: 1"), [override])
+
+
+def test_settings_survive_as_plain_data():
+    for network in NETWORKS.values():
+        assert merge(Vit(), asdict(network), "card") == network
+    assert merge(FrontEnd(), asdict(FrontEnd(top_db=60.0)), "card") == FrontEnd(top_db=60.0)
+
+
+def test_front_end_sizes():
+    assert (FrontEnd().samples, FrontEnd().frames) == (64_000, 1001)
+    assert Vit().grid == (1, 128)
+    assert Vit(patch=(16, 16)).grid == (8, 8)
+    with pytest.raises(ValueError, match="win_length must not exceed"):
+        FrontEnd(win_length=2048)
+    with pytest.raises(ValueError, match="versions must not repeat"):
+        Augment(versions=("original", "noise", "noise"))

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from vervet.config import FrontEnd
+from vervet.spectrogram import LogMel, hz_to_mel, mel_filters, mel_to_hz, resize_matrix
+
+librosa = pytest.importorskip("librosa")
+WIDE = FrontEnd(width=1001)
+
+
+def speechlike(seed=0, samples=64_000):
+    """Noise with a moving tone and silence at the end: every part of the scale is used."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(samples) / 16_000
+    wave = 0.3 * np.sin(2 * np.pi * (200 + 150 * t) * t) + 0.02 * rng.standard_normal(samples)
+    wave[samples * 3 // 4 :] = 0
+    return wave.astype(np.float32)
+
+
+def librosa_image(waveform, config):
+    mel = librosa.feature.melspectrogram(
+        y=waveform, sr=config.sampling_rate, n_fft=config.n_fft, win_length=config.win_length,
+        hop_length=config.hop_length, window="hamming", n_mels=config.n_mels, center=True,
+    )  # fmt: skip
+    return librosa.power_to_db(mel, ref=np.max, top_db=config.top_db) / config.top_db + 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        WIDE,
+        FrontEnd(n_fft=512, win_length=400, hop_length=160, n_mels=40, duration_s=2.0, width=201),
+        FrontEnd(n_fft=1024, win_length=1024, hop_length=256, n_mels=64, width=251, top_db=60.0),
+        FrontEnd(sampling_rate=22_050, duration_s=1.0, n_fft=2048, win_length=2048, hop_length=512, width=44),
+    ],
+)
+def test_log_mel_agrees_with_librosa(config):
+    waveform = speechlike(samples=config.samples)
+    image = LogMel(config)(torch.from_numpy(waveform)[None])[0, 0].numpy()
+    assert image.shape == (config.n_mels, config.frames)
+    np.testing.assert_allclose(image, librosa_image(waveform, config), atol=2e-5)
+
+
+def test_mel_filters_agree_with_librosa():
+    expected = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=128)
+    np.testing.assert_allclose(mel_filters(16_000, 1024, 128).T.numpy(), expected, atol=1e-7)
+
+
+def test_power_agrees_with_librosa():
+    waveform = speechlike()
+    expected = np.abs(librosa.stft(waveform, n_fft=1024, win_length=512, hop_length=64, window="hamming")) ** 2
+    power = LogMel(WIDE).power(torch.from_numpy(waveform)[None])[0].numpy().T
+    np.testing.assert_allclose(power, expected, atol=1e-5 * expected.max())
+
+
+def test_mel_scale_goes_there_and_back():
+    hz = torch.tensor([0.0, 10.0, 999.0, 1000.0, 1001.0, 8000.0], dtype=torch.float64)
+    torch.testing.assert_close(mel_to_hz(hz_to_mel(hz)), hz)
+    np.testing.assert_allclose(hz_to_mel(hz).numpy(), librosa.hz_to_mel(hz.numpy()), atol=1e-9)
+
+
+def test_a_1_khz_tone_peaks_in_its_band():
+    t = torch.arange(64_000) / 16_000
+    image = LogMel(FrontEnd())(0.5 * torch.sin(2 * torch.pi * 1000 * t)[None])[0, 0]
+    centres = librosa.mel_frequencies(n_mels=130, fmax=8000)[1:-1]
+    band = int(image[:, 64].argmax())
+    assert abs(centres[band] - 1000) == min(abs(centres - 1000))
+
+
+def test_padding_is_black_and_the_loudest_point_is_one():
+    image = LogMel(FrontEnd())(torch.from_numpy(speechlike())[None])[0, 0]
+    assert image.shape == (128, 128)
+    assert float(image[:, 100:].max()) == 0.0
+    assert float(image.min()) == 0.0
+    assert 0.95 < float(image.max()) <= 1.0
+
+
+@pytest.mark.parametrize("gain", [1e-4, 0.1, 3.0])
+def test_gain_leaves_the_image_unchanged(gain):
+    waveform, front_end = torch.from_numpy(speechlike())[None], LogMel(FrontEnd())
+    torch.testing.assert_close(front_end(waveform * gain), front_end(waveform), atol=1e-4, rtol=0)
+
+
+def test_batch_rows_do_not_see_one_another():
+    waveforms = torch.from_numpy(np.stack([speechlike(0), 0.01 * speechlike(1)]))
+    front_end = LogMel(FrontEnd())
+    torch.testing.assert_close(front_end(waveforms)[1:], front_end(waveforms[1:]))
+
+
+def test_resize_matrix_interpolates_between_neighbours():
+    ramp = torch.arange(1001.0)
+    resized = ramp @ resize_matrix(1001, 128, "bilinear")
+    expected = (torch.arange(128) + 0.5) * 1001 / 128 - 0.5
+    torch.testing.assert_close(resized, expected, atol=1e-3, rtol=0)
+    for mode in ("nearest", "area", "bilinear"):
+        torch.testing.assert_close(resize_matrix(1001, 128, mode).sum(0), torch.ones(128))
