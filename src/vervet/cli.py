@@ -7,6 +7,7 @@ Each command imports what it needs when it runs, so that `vervet predict` starts
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,6 +153,7 @@ def _audit(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from vervet.config import load_recipe
+    from vervet.evaluation.run import present, summary
     from vervet.export import export
     from vervet.training.run import train
 
@@ -160,8 +162,10 @@ def _train(args: argparse.Namespace) -> int:
     command = ["vervet", *sys.argv[1:]]
     name = args.recipe.stem
     run = train(recipe, args.corpus, args.root, args.protocol, args.fold, args.out, cache, name, command, args.cpu)
-    export(run, run / "model.onnx")
-    return _evaluate(argparse.Namespace(run_folders=[run], format="table"))
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first
+        export(run, run / "model.onnx")
+        print(summary(present(run)))
+    return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 Position = Literal["none", "learned", "sinusoidal", "ice"]
+Precision = Literal["float32", "bfloat16"]
 Interpolation = Literal["nearest", "bilinear", "area"]
 
 
@@ -131,7 +132,7 @@ class Recipe:
 
     seed: int = 0
     stages: tuple[str, ...] = ("teacher", "matching", "student")  # which to run, in this order
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"  # of matrix products and convolutions in training
     silent: Literal["drop", "keep", "error"] = "drop"  # clips of digital silence
     contradictory: Literal["drop", "keep", "error"] = "drop"  # same audio, different emotions: drops every copy
     front_end: FrontEnd = field(default_factory=FrontEnd)

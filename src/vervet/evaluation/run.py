@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vervet.evaluation.metrics import by_speaker, interval, scores
+from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
+from vervet.evaluation.report import CORPORA
 
 STAGES = ("teacher", "matching", "student")
 
@@ -115,6 +116,44 @@ def _pooled(runs: list[tuple[dict[str, Any], list[dict[str, str]]]]) -> dict[str
         "split_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
         "minutes": round(sum(record["minutes"] for record in records), 2),
     }
+
+
+def present(folder: Path) -> list[dict[str, Any]]:
+    """Write what a finished run looks like: `metrics.json`, and into `figures/` its curves and confusion matrices.
+
+    Returns
+    -------
+    list of dict
+        Its records, as `evaluate` gives them.
+    """
+    from vervet.evaluation.figures import confusion_figure, curves_figure
+
+    records = evaluate([folder])
+    (folder / "metrics.json").write_text(to_json(records) + "\n")
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    first = records[0]
+    title = f"{CORPORA.get(first['corpus'], first['corpus'])}, fold {first['fold']}"
+    curves_figure(_history(folder), title, first["protocol"]).savefig(figures / "curves.png", dpi=120)
+    for record in records:
+        found = from_confusion(record["confusion"], record["labels"])
+        figure = confusion_figure(found, record["labels"], f"{title}, {record['network']}", record["protocol"])
+        figure.savefig(figures / f"confusion-{record['network']}.png", dpi=120)
+    return records
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    """Every epoch of every stage, the chosen ones marked."""
+    rows = []
+    for stage in STAGES:
+        log = folder / stage / "log.csv"
+        if (folder / stage / "predictions.csv").exists() and log.exists():
+            chosen = json.loads((folder / stage / "model.json").read_text())["epoch"]
+            with log.open(newline="") as file:
+                for text in csv.DictReader(file):
+                    row = {key: float(value) for key, value in text.items()}
+                    rows.append(row | {"stage": stage, "epoch": int(row["epoch"]), "chosen": row["epoch"] == chosen})
+    return rows
 
 
 def to_json(records: list[dict[str, Any]]) -> str:

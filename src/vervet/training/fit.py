@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vervet.config import Stage
+from vervet.config import Precision, Stage
 from vervet.evaluation.metrics import scores
 from vervet.models.checkpoint import load, save, write_atomically
 from vervet.models.vit import VisionTransformer
@@ -41,6 +41,11 @@ class Side:
 def seed_of(*parts: object) -> int:
     """A seed for each purpose, independent of how much chance any other has used."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Matrix products and convolutions in this precision; weights, norms and losses stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def loss_of(stage: Stage, logits: Tensor, features: Tensor, emotions: Tensor, targets: Tensor | None) -> Tensor:
@@ -74,12 +79,15 @@ def loss_of(stage: Stage, logits: Tensor, features: Tensor, emotions: Tensor, ta
 
 
 @torch.inference_mode()
-def predict(model: torch.nn.Module, images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+def predict(
+    model: torch.nn.Module, images: Images, device: torch.device, precision: Precision = "float32"
+) -> tuple[Tensor, Tensor]:
     """Logits (len, classes) and features (len, embed_dim) of images, float32 on the CPU."""
     model.eval()
     parts = []
     for indices in torch.arange(len(images)).split(EVALUATION_BATCH):
-        logits, features = model(images[indices].to(device))
+        with autocast(device, precision):
+            logits, features = model(images[indices].to(device))
         parts.append((logits.float().cpu(), features.float().cpu()))
     logits, features = zip(*parts, strict=True)
     return torch.cat(logits), torch.cat(features)
@@ -95,6 +103,7 @@ def fit(
     seed: int,
     folder: Path,
     accelerator: Accelerator,
+    precision: Precision = "float32",
 ) -> list[dict[str, float]]:
     """Train a network through one stage, or go on from where it was stopped.
 
@@ -116,7 +125,9 @@ def fit(
     folder : Path
         Holds `checkpoint.safetensors`, `log.csv` and TensorBoard's events.
     accelerator : Accelerator
-        Devices and precision. Each process takes its share of every batch.
+        The devices. Each process takes its share of every batch.
+    precision : {"float32", "bfloat16"}
+        Of matrix products and convolutions.
 
     Returns
     -------
@@ -141,10 +152,12 @@ def fit(
             lr = stage.lr * stage.lr_gamma ** (epoch // stage.lr_step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            train_loss = _epoch(prepared, optimizer, stage, train, seed_of(seed, name, epoch), accelerator, bar)
+            train_loss = _epoch(
+                prepared, optimizer, stage, train, seed_of(seed, name, epoch), accelerator, precision, bar
+            )
             if not train_loss < float("inf"):
                 raise ValueError(f"stage {name}, epoch {epoch}: the loss is {train_loss}; lower {name}.lr")
-            validation_loss, uar = _validate(prepared, stage, validation, labels, device)
+            validation_loss, uar = _validate(prepared, stage, validation, labels, device, precision)
             row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss, "validation_uar": uar}
             history.append(row | {"lr": lr, "seconds": time.perf_counter() - started})
             if epoch == best_epoch(history, stage):
@@ -153,7 +166,7 @@ def fit(
                 _save(checkpoint, model, optimizer, best, history)
                 log.add(history)
             accelerator.wait_for_everyone()
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).load_state_dict(best)
+    accelerator.unwrap_model(prepared).load_state_dict(best)
     accelerator.free_memory()
     return history
 
@@ -165,14 +178,17 @@ def best_epoch(history: list[dict[str, float]], stage: Stage) -> int:
     return int(chosen["epoch"])
 
 
-def _epoch(model, optimizer, stage: Stage, train: Side, seed: int, accelerator: Accelerator, bar: tqdm) -> float:
+def _epoch(
+    model, optimizer, stage: Stage, train: Side, seed: int, accelerator: Accelerator, precision: Precision, bar: tqdm
+) -> float:
     """Go once through the training side in random order; the last, incomplete batch is left to another epoch."""
     model.train()
     total, count = 0.0, 0
     for indices in _batches(len(train.images), stage.batch_size, seed):
         share = indices[accelerator.process_index :: accelerator.num_processes]
         images, emotions, targets = train.batch(share, accelerator.device)
-        logits, features = model(images)
+        with autocast(accelerator.device, precision):
+            logits, features = model(images)
         loss = loss_of(stage, logits, features, emotions, targets)
         accelerator.backward(loss)
         optimizer.step()
@@ -189,9 +205,11 @@ def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
     yield from order[: count - count % batch_size].split(batch_size)
 
 
-def _validate(model, stage: Stage, side: Side, labels: tuple[str, ...], device: torch.device) -> tuple[float, float]:
+def _validate(
+    model, stage: Stage, side: Side, labels: tuple[str, ...], device: torch.device, precision: Precision
+) -> tuple[float, float]:
     """Loss and UAR of the validation side."""
-    logits, features = predict(model, side.images, device)
+    logits, features = predict(model, side.images, device, precision)
     loss = float(loss_of(stage, logits, features, side.emotions, side.targets))
     true = [labels[i] for i in side.emotions.tolist()]
     return loss, scores(true, [labels[i] for i in logits.argmax(1).tolist()], labels).uar

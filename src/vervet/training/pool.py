@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -90,9 +91,10 @@ def make_pool(utterances: Sequence[Utterance], front_end: FrontEnd, augment: Aug
     settings = {"format": FORMAT, "front_end": asdict(front_end), "augment": asdict(augment), "content": hashes}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
     path = cache / f"{key}.npy"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _compute(utterances, hashes, front_end, augment, path)
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # runs started together compute one corpus once
+        if not path.exists():
+            _compute(utterances, hashes, front_end, augment, path)
     images = np.load(path, mmap_mode="c")
     rows = {utterance: row for row, utterance in enumerate(utterances)}
     return Pool(images, rows, {name: column for column, name in enumerate(augment.versions)})

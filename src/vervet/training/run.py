@@ -77,8 +77,7 @@ def train(
     ValueError
         If `out` holds a run of other settings (all that differ are named), or the corpus or the split is at fault.
     """
-    precision = "bf16" if recipe.precision == "bfloat16" else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    accelerator = Accelerator(cpu=cpu)
     root = corpus_root(corpus, root)
     utterances, removed = clean(load_corpus(corpus, root), recipe.silent, recipe.contradictory)
     sides = split(utterances, protocol, fold, recipe.seed, recipe.augment.versions)

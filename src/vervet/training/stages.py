@@ -110,6 +110,7 @@ def _fit(workshop: Workshop, name: str, model: VisionTransformer, teacher: Visio
         workshop.recipe.seed,
         folder,
         workshop.accelerator,
+        workshop.recipe.precision,
     )
     if workshop.accelerator.is_main_process:
         chosen = {"stage": name, "settings": asdict(stage), "epoch": best_epoch(history, stage), "epochs": len(history)}
@@ -125,11 +126,10 @@ def _features(workshop: Workshop, teacher: VisionTransformer) -> dict[str, Tenso
     if workshop.accelerator.is_main_process and not path.exists():
         device = workshop.accelerator.device
         teacher = teacher.to(device)
-        with workshop.accelerator.autocast():
-            features = {
-                name: predict(teacher, workshop.pool.select(samples).to(device), device)[1]
-                for name, samples in (("train", workshop.split.train), ("validation", workshop.split.validation))
-            }
+        features = {
+            name: predict(teacher, workshop.pool.select(samples).to(device), device, workshop.recipe.precision)[1]
+            for name, samples in (("train", workshop.split.train), ("validation", workshop.split.validation))
+        }
         save(path, features, {})
     workshop.accelerator.wait_for_everyone()
     return load(path)[0]

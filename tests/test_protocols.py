@@ -1,0 +1,135 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from vervet.corpora import Utterance
+from vervet.evaluation.protocols import Sample, split
+
+VERSIONS = ("original", "speed", "noise", "shift")
+
+
+def corpus(speakers=("03", "08", "09", "10", "11"), name="emodb", clips=20, root="/data"):
+    emotions = ("anger", "fear", "neutral", "sadness")
+    return [
+        Utterance(Path(root) / f"{speaker}_{k:02d}.wav", emotions[k % 4], name, speaker, sentence=f"s{k}")
+        for speaker in speakers
+        for k in range(clips)
+    ]
+
+
+def sources(samples):
+    return {sample.utterance for sample in samples}
+
+
+@pytest.mark.parametrize("protocol", ["paper", "clip"])
+def test_folds_of_the_random_protocols_test_everything_once(protocol):
+    utterances, tested = corpus(), Counter()
+    for fold in range(5):
+        made = split(utterances, protocol, fold, 0, VERSIONS)
+        assert made.folds == 5
+        everything = [*made.train, *made.validation, *made.test]
+        assert len(everything) == len(set(everything))
+        tested.update(made.test)
+    expected = VERSIONS if protocol == "paper" else ("original",)
+    assert tested == Counter(Sample(utterance, version) for utterance in utterances for version in expected)
+
+
+def test_paper_pools_versions_and_is_leaky():
+    made = split(corpus(), "paper", 0, 0, VERSIONS)
+    assert made.leaky
+    assert (len(made.train), len(made.validation), len(made.test)) == (288, 32, 80)
+    shared = sum(sample.utterance in sources(made.train) for sample in made.test)
+    assert shared / len(made.test) > 0.9
+
+
+@pytest.mark.parametrize(("clips", "test"), [(480, 384), (535, 428), (7442, 5954)])
+def test_paper_test_sides_are_as_large_as_the_published_ones(clips, test):
+    utterances = [Utterance(Path(f"/{k}.wav"), ("anger", "fear")[k % 2], "emodb", "03") for k in range(clips)]
+    assert len(split(utterances, "paper", 0, 0, VERSIONS).test) == test
+
+
+def test_clip_keeps_a_clip_on_one_side_and_tests_originals():
+    made = split(corpus(), "clip", 1, 0, VERSIONS)
+    assert not made.leaky
+    assert not sources(made.train) & (sources(made.test) | sources(made.validation))
+    assert {sample.version for sample in (*made.test, *made.validation)} == {"original"}
+    assert Counter(sample.version for sample in made.train) == dict.fromkeys(VERSIONS, 72)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "clip"])
+def test_random_protocols_are_stratified_and_follow_the_seed(protocol):
+    made = split(corpus(), protocol, 0, 0, VERSIONS)
+    counts = Counter(sample.utterance.emotion for sample in made.test)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert split(corpus(), protocol, 0, 0, VERSIONS) == made
+    assert split(corpus(), protocol, 0, 1, VERSIONS).hash() != made.hash()
+
+
+def test_speaker_leaves_one_out_and_validates_on_another():
+    for fold, speaker in enumerate(("03", "08", "09", "10", "11")):
+        made = split(corpus(), "speaker", fold, 0, VERSIONS)
+        heard, validating, tested = (
+            {sample.utterance.speaker for sample in side} for side in (made.train, made.validation, made.test)
+        )
+        assert tested == {speaker}
+        assert len(validating) == 1
+        assert not heard & validating
+        assert heard | validating | tested == {"03", "08", "09", "10", "11"}
+        assert {sample.version for sample in (*made.test, *made.validation)} == {"original"}
+
+
+def test_speaker_uses_blocks_of_actors_on_cremad():
+    actors = tuple(str(actor) for actor in range(1001, 1092))
+    utterances = corpus(actors, "cremad", clips=4)
+    sizes = []
+    for fold in range(5):
+        made = split(utterances, "speaker", fold, 0, VERSIONS)
+        tested = sorted({sample.utterance.speaker for sample in made.test})
+        sizes.append((tested[0], tested[-1], len(tested)))
+        assert len({sample.utterance.speaker for sample in made.validation}) == 8
+    assert sizes == [
+        ("1001", "1018", 18), ("1019", "1036", 18), ("1037", "1054", 18), ("1055", "1072", 18), ("1073", "1091", 19),
+    ]  # fmt: skip
+
+
+def test_table_follows_its_split_column():
+    sides = ["train"] * 60 + ["validation"] * 20 + ["test"] * 20
+    utterances = [
+        Utterance(u.path, u.emotion, "table", split=side) for u, side in zip(corpus(), sides, strict=True)
+    ]
+    made = split(utterances, "table", 0, 0, VERSIONS)
+    assert (len(made.train), len(made.validation), len(made.test)) == (240, 20, 20)
+    unvalidated = [u for u in utterances if u.split != "validation"]
+    made = split(unvalidated, "table", 0, 0, VERSIONS)
+    assert (len(made.train), len(made.validation), len(made.test)) == (216, 6, 20)
+
+
+def test_the_hash_does_not_depend_on_where_the_corpus_lies():
+    here = split(corpus(root="/here"), "speaker", 0, 0, VERSIONS)
+    there = split(corpus(root="/there/deep"), "speaker", 0, 0, VERSIONS)
+    assert here.hash() == there.hash()
+    assert here.hash() != split(corpus(root="/here"), "speaker", 1, 0, VERSIONS).hash()
+
+
+def test_rows_are_relative_to_the_root():
+    row = split(corpus(), "paper", 0, 0, VERSIONS).rows(Path("/"))[0]
+    assert set(row) == {"file", "source", "version", "split", "emotion", "speaker", "sentence", "corpus"}
+    assert row["file"] == f"data/{row['source']}.wav"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fold", "utterances", "message"),
+    [
+        ("random", 0, corpus(), "unknown protocol 'random'; known are paper, clip, speaker, table"),
+        ("paper", 5, corpus(), "protocol paper has folds 0 to 4 here, not 5"),
+        ("speaker", 5, corpus(), "protocol speaker has folds 0 to 4 here, not 5"),
+        ("speaker", 0, corpus(("03", "08")), "needs at least 3 speakers, this corpus has 2"),
+        ("speaker", 0, corpus(("",)), "needs the speaker of every utterance"),
+        ("table", 0, corpus(), "needs a split"),
+        ("clip", 0, corpus(("03",), clips=1), "the training side is empty"),
+    ],
+)
+def test_impossible_splits_are_refused(protocol, fold, utterances, message):
+    with pytest.raises(ValueError, match=message):
+        split(utterances, protocol, fold, 0, VERSIONS)

@@ -1,0 +1,253 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vervet.augment import version
+from vervet.cli import main
+from vervet.config import NETWORKS, Augment, FrontEnd, Stage
+from vervet.corpora import load_corpus
+from vervet.evaluation.protocols import Sample
+from vervet.models.checkpoint import load, load_network
+from vervet.models.vit import VisionTransformer
+from vervet.spectrogram import LogMel
+from vervet.training.fit import best_epoch, loss_of
+from vervet.training.pool import make_pool
+
+SMALL = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
+
+
+def words(recipe, table, out, *more):
+    return [
+        "train", str(recipe), "--corpus", "table", "--root", str(table), "--protocol", "speaker", "--out", str(out),
+        "--cache", str(Path(out).parent / "cache"), "--cpu", *more,
+    ]  # fmt: skip
+
+
+def weights(run, stage="student"):
+    return load(Path(run) / stage / "model.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_corpus):
+    """One finished run of all three stages."""
+    from conftest import TINY
+
+    folder = tmp_path_factory.mktemp("run")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(TINY)
+    assert main(words(recipe, tiny_corpus, folder / "run")) == 0
+    return folder / "run"
+
+
+def test_a_run_folder_holds_all_it_took_and_gave(run):
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    expected = {
+        "run.json", "recipe.yaml", "split.csv", "audit.json", "model.safetensors", "model.json", "model.onnx",
+        "metrics.json", "figures/curves.png", "figures/confusion-student.png", "figures/confusion-teacher.png",
+    } | {
+        f"{stage}/{name}"
+        for stage in ("teacher", "matching", "student")
+        for name in ("checkpoint.safetensors", "log.csv", "model.safetensors", "model.json", "predictions.csv")
+    }  # fmt: skip
+    assert expected <= names
+    assert any("tfevents" in name for name in names)
+    assert not any(name.endswith((".pt", ".pth", ".pkl", ".partial")) for name in names)
+    record = json.loads((run / "run.json").read_text())
+    assert record["protocol"] == "speaker"
+    assert record["leaky"] is False
+    assert record["labels"] == ["anger", "neutral", "sadness"]
+    assert {"python", "torch", "vervet"} <= set(record["versions"])
+    assert json.loads((run / "audit.json").read_text())["speaker_independent"] is True
+
+
+def test_the_tiny_networks_learn_the_tones(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {record["network"] for record in metrics} == {"teacher", "student", "student-matched"}
+    with (run / "teacher" / "log.csv").open() as file:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_same_words_again_change_nothing(run, tiny_corpus):
+    before = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
+    assert main(words(run.parent / "tiny.yaml", tiny_corpus, run)) == 0
+    assert {path: path.read_bytes() for path in run.rglob("*.safetensors")} == before
+
+
+def test_other_words_are_refused(run, tiny_corpus, capsys):
+    assert main(words(run.parent / "tiny.yaml", tiny_corpus, run, "--student.lr=0.5", "--fold", "1")) == 1
+    error = capsys.readouterr().err
+    assert "settings.student.lr (0.001 there, 0.5 here)" in error
+    assert "fold (0 there, 1 here)" in error
+
+
+def test_stages_may_be_added_one_by_one(run, tiny_corpus, tmp_path):
+    for stage in ("teacher", "matching", "student"):
+        assert main(words(run.parent / "tiny.yaml", tiny_corpus, tmp_path / "run", f"--stages={stage}")) == 0
+    ours, theirs = weights(tmp_path / "run"), weights(run)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_student_needs_its_teacher(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", "--stages=student")) == 1
+    assert "stage student needs a teacher" in capsys.readouterr().err
+
+
+def test_bfloat16_trains_too(tiny_recipe, tiny_corpus, tmp_path):
+    out = tmp_path / "run"
+    more = ("--stages=student", "--student.alpha=0", "--precision=bfloat16", "--student.epochs=1")
+    assert main(words(tiny_recipe, tiny_corpus, out, *more)) == 0
+    assert {tensor.dtype for tensor in weights(out).values()} == {torch.float32}
+
+
+def test_killed_twice_it_ends_with_the_very_same_weights(tiny_recipe, tiny_corpus, tmp_path):
+    longer = ("--teacher.epochs=12", "--matching.epochs=12", "--student.epochs=12")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(out):
+        return subprocess.Popen(
+            [sys.executable, "-m", "vervet", *words(tiny_recipe, tiny_corpus, tmp_path / out, *longer)],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def kill_once(process, file):
+        deadline = time.monotonic() + 120
+        while not file.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()
+
+    kill_once(start("killed"), tmp_path / "killed" / "teacher" / "checkpoint.safetensors")
+    assert not (tmp_path / "killed" / "teacher" / "model.json").exists()
+    kill_once(start("killed"), tmp_path / "killed" / "student" / "log.csv")
+    assert not (tmp_path / "killed" / "student" / "model.json").exists()
+    for out in ("killed", "whole"):
+        process = start(out)
+        _, error = process.communicate(timeout=240)
+        assert process.returncode == 0, error.decode()
+    for stage in ("teacher", "matching", "student"):
+        ours, theirs = weights(tmp_path / "killed", stage), weights(tmp_path / "whole", stage)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    logs = [(tmp_path / out / "student" / "log.csv").read_text().splitlines() for out in ("killed", "whole")]
+    assert [line.rsplit(",", 1)[0] for line in logs[0]] == [line.rsplit(",", 1)[0] for line in logs[1]]
+
+
+def test_two_processes_train_as_one_does(tiny_recipe, tiny_corpus, tmp_path):
+    """Each takes half of every batch, and gradients are averaged: equal but for the order of additions."""
+    more = ("--stages=student", "--student.alpha=0", "--student.epochs=2")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
+              "--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1", "-m", "vervet"]  # fmt: skip
+    both = subprocess.run(
+        [*launch, *words(tiny_recipe, tiny_corpus, tmp_path / "two", *more)], capture_output=True, text=True, timeout=300
+    )
+    assert both.returncode == 0, both.stderr[-3000:]
+    assert main(words(tiny_recipe, tiny_corpus, tmp_path / "one", *more)) == 0
+    ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-3)
+
+
+def test_matching_loss_of_identical_networks_is_zero():
+    network, stage = VisionTransformer(NETWORKS["student"], 3), Stage(cross_entropy=False, alpha=1.0)
+    images = torch.rand(2, 1, 128, 128)
+    logits, features = network(images)
+    again = network(images)[1]
+    assert float(loss_of(stage, logits, features, torch.tensor([0, 1]), again)) == 0.0
+    assert float(loss_of(stage, logits, features, torch.tensor([0, 1]), again + 0.5)) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_joint_loss_is_cross_entropy_plus_alpha_times_distance():
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    features, targets = torch.zeros(2, 4), torch.tensor([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0]])
+    loss = loss_of(Stage(alpha=10.0), logits, features, torch.tensor([0, 1]), targets)
+    assert float(loss) == pytest.approx(np.log(2) + 10 * 0.5)
+
+
+def test_the_epoch_is_chosen_on_validation():
+    rows = [
+        {"epoch": 0, "validation_uar": 0.5, "validation_loss": 0.1},
+        {"epoch": 1, "validation_uar": 0.7, "validation_loss": 0.9},
+        {"epoch": 2, "validation_uar": 0.7, "validation_loss": 0.8},
+    ]
+    assert best_epoch(rows, Stage()) == 2
+    assert best_epoch(rows, Stage(cross_entropy=False, alpha=1.0)) == 0
+
+
+def test_pool_holds_the_images_of_each_version(tiny_corpus, tmp_path):
+    utterances, augment = load_corpus("table", tiny_corpus), Augment(versions=("original", "noise", "shift"))
+    pool = make_pool(utterances, SMALL, augment, tmp_path)
+    assert pool.images.shape == (45, 3, 16, 24)
+    images = pool.select([Sample(utterances[7], "shift"), Sample(utterances[0])])
+    import soundfile
+
+    for index, name, utterance in ((0, "shift", utterances[7]), (1, "original", utterances[0])):
+        waveform, _ = soundfile.read(utterance.path, dtype="float32")
+        made = version(waveform, name, augment, SMALL, np.random.default_rng(0))
+        expected = LogMel(SMALL)(torch.from_numpy(made)[None])
+        torch.testing.assert_close(images[torch.tensor([index])], expected, atol=1e-3, rtol=0)
+
+
+def test_pool_is_computed_once_and_keyed_by_content_and_settings(tiny_corpus, tmp_path):
+    utterances = load_corpus("table", tiny_corpus)[:4]
+    first = make_pool(utterances, SMALL, Augment(versions=("original",)), tmp_path)
+    file = next(tmp_path.glob("*.npy"))
+    stamp = file.stat().st_mtime_ns
+    again = make_pool(utterances, SMALL, Augment(versions=("original",)), tmp_path)
+    assert file.stat().st_mtime_ns == stamp
+    np.testing.assert_array_equal(first.images, again.images)
+    make_pool(utterances, SMALL, Augment(versions=("original", "noise")), tmp_path)
+    make_pool(utterances[:3], SMALL, Augment(versions=("original",)), tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 3
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_an_interrupted_pool_goes_on(tiny_corpus, tmp_path, monkeypatch):
+    from vervet.training import pool as module
+
+    utterances, made = load_corpus("table", tiny_corpus), []
+    real = module._versions
+    monkeypatch.setattr(module, "CHUNK", 10)
+
+    def failing(path, *rest):
+        if len(made) >= 25:
+            raise KeyboardInterrupt
+        made.append(path)
+        return real(path, *rest)
+
+    monkeypatch.setattr(module, "_versions", failing)
+    with pytest.raises(KeyboardInterrupt):
+        make_pool(utterances, SMALL, Augment(), tmp_path / "a")
+    assert not [path for path in (tmp_path / "a").glob("*.npy") if "partial" not in path.name]
+    again = []
+    monkeypatch.setattr(module, "_versions", lambda path, *rest: again.append(path) or real(path, *rest))
+    resumed = make_pool(utterances, SMALL, Augment(), tmp_path / "a")
+    assert len(again) == 45 - 20
+    monkeypatch.setattr(module, "_versions", real)
+    np.testing.assert_array_equal(resumed.images, make_pool(utterances, SMALL, Augment(), tmp_path / "b").images)
+
+
+def test_checkpoints_of_others_are_refused(tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\x80\x04 pickle")
+    with pytest.raises(ValueError, match=r"model.safetensors: not a Vervet checkpoint"):
+        load(path)
+    with pytest.raises(ValueError, match=r"holds no model.json"):
+        load_network(tmp_path / "nothing")
+
+
+def test_too_few_images_for_a_batch(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    more = ("--stages=teacher", "--teacher.batch_size=1000")
+    assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", *more)) == 1
+    assert "a batch of 1000 needs more than" in capsys.readouterr().err
+
+
