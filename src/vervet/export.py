@@ -1,6 +1,7 @@
 """A trained network as one ONNX file: a waveform in, logits out, and all that a user must know in its metadata."""
 
 import json
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -97,13 +98,18 @@ def export(folder: Path, out: Path) -> Path:
 
 def _graph(model: WaveformModel, samples: int) -> onnx.ModelProto:
     example = torch.randn(2, samples) * 0.1
+    # The exporter warns of torchvision, which is not needed, and of what it will do in later versions.
+    log = logging.getLogger("torch.onnx")
+    level = log.level
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        log.setLevel(logging.ERROR)
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             model, (example,), path, input_names=["waveform"], output_names=list(OUTPUTS), external_data=False,
             dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
         )  # fmt: skip
+        log.setLevel(level)
         return onnx.load(path)
 
 

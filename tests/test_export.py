@@ -1,0 +1,113 @@
+import json
+from dataclasses import asdict
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import soundfile
+import torch
+
+import vervet
+from vervet.cli import main
+from vervet.config import NETWORKS, FrontEnd
+from vervet.export import WaveformModel, export
+from vervet.models.checkpoint import load_network, save_network
+from vervet.models.vit import VisionTransformer
+
+CARD = {
+    "labels": ["anger", "neutral", "sadness"], "network": "student", "corpora": ["emodb"], "protocol": "speaker",
+    "leaky": False, "fold": 8, "recipe": "paper", "split_hash": "0" * 16, "commit": "", "vervet_version": "0.1.0",
+    "front_end": asdict(FrontEnd()),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["student", "teacher"])
+def exported(request, tmp_path_factory):
+    """A network with random weights, and its ONNX file."""
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    save_network(folder, VisionTransformer(NETWORKS[request.param], 3), CARD | {"network": request.param})
+    return folder, export(folder, folder / "model.onnx")
+
+
+def waveforms(count):
+    rng = np.random.default_rng(1)
+    t = np.arange(64_000) / 16_000
+    speech = [np.sin(2 * np.pi * (100 + 90 * k) * t * (1 + 0.1 * np.sin(7 * t))) for k in range(count)]
+    made = 0.3 * np.array(speech) * rng.uniform(0.01, 1, (count, 1)) + 0.003 * rng.standard_normal((count, 64_000))
+    made[0, 30_000:] = 0
+    return made.astype(np.float32)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_onnx_and_pytorch_agree(exported, batch):
+    folder, path = exported
+    network, _ = load_network(folder)
+    inputs = waveforms(batch)
+    with torch.inference_mode():
+        expected = [output.numpy() for output in WaveformModel(FrontEnd(), network)(torch.from_numpy(inputs))]
+    answers = onnxruntime.InferenceSession(str(path)).run(None, {"waveform": inputs})
+
+    def softmax(logits):
+        return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+    assert np.abs(softmax(answers[0]) - softmax(expected[0])).max() < 1e-4
+    for answer, wanted in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer, wanted, atol=1e-3)
+    assert [answer.shape for answer in answers] == [(batch, 3), (batch, 256), (batch, 128), (batch, 128, 128)]
+
+
+def test_waveform_model_is_front_end_then_network(exported):
+    folder, _ = exported
+    network, _ = load_network(folder)
+    model = WaveformModel(FrontEnd(), network).eval()
+    inputs = torch.from_numpy(waveforms(2))
+    with torch.inference_mode():
+        logits, features = network(model.log_mel(inputs))
+        got = model(inputs)
+        attention = network.attention(model.log_mel(inputs))[:, -1].mean(1)
+    torch.testing.assert_close(got[0], logits)
+    torch.testing.assert_close(got[1], features)
+    torch.testing.assert_close(got[2], attention)
+
+
+def test_the_file_says_what_it_is(exported):
+    _, path = exported
+    model = onnx.load(path)
+    card = json.loads({entry.key: entry.value for entry in model.metadata_props}["vervet"])
+    assert card["labels"] == ["anger", "neutral", "sadness"]
+    assert (card["sampling_rate"], card["duration_s"], card["leaky"], card["fold"]) == (16_000, 4.0, False, 8)
+    assert [output.name for output in model.graph.output] == ["logits", "embedding", "attention", "log_mel"]
+
+
+def test_a_file_is_predicted_as_the_network_does(exported, tmp_path):
+    folder, path = exported
+    network, _ = load_network(folder)
+    wave = waveforms(1)[0][:30_000]
+    soundfile.write(tmp_path / "clip.wav", wave, 16_000, subtype="FLOAT")
+    (prediction,) = vervet.load(path)(tmp_path / "clip.wav")
+    padded = torch.from_numpy(np.pad(wave, (0, 34_000)))[None]
+    with torch.inference_mode():
+        expected = WaveformModel(FrontEnd(), network)(padded)[0].softmax(1)[0].numpy()
+    np.testing.assert_allclose(list(prediction.scores.values()), expected, atol=1e-4)
+    assert prediction.end_s == pytest.approx(30_000 / 16_000)
+
+
+def test_export_command(exported, tmp_path, capsys):
+    folder, path = exported
+    assert main(["export", str(folder), "--out", str(tmp_path / "deep" / "again.onnx")]) == 0
+    assert (tmp_path / "deep" / "again.onnx").stat().st_size == pytest.approx(path.stat().st_size, rel=0.01)
+    assert main(["export", str(folder), "--out", str(tmp_path / "again.pt")]) == 1
+    assert "ends in .onnx" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "again.onnx")]) == 1
+    assert "holds no model.json" in capsys.readouterr().err
+
+
+def test_a_network_that_does_not_fit_its_card_is_refused(exported, tmp_path):
+    folder, _ = exported
+    card = json.loads((folder / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(card | {"labels": ["anger", "fear"]}))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"model.safetensors does not fit model.json"):
+        load_network(tmp_path)
