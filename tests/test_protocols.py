@@ -95,9 +95,7 @@ def test_speaker_uses_blocks_of_actors_on_cremad():
 
 def test_table_follows_its_split_column():
     sides = ["train"] * 60 + ["validation"] * 20 + ["test"] * 20
-    utterances = [
-        Utterance(u.path, u.emotion, "table", split=side) for u, side in zip(corpus(), sides, strict=True)
-    ]
+    utterances = [Utterance(u.path, u.emotion, "table", split=side) for u, side in zip(corpus(), sides, strict=True)]
     made = split(utterances, "table", 0, 0, VERSIONS)
     assert (len(made.train), len(made.validation), len(made.test)) == (240, 20, 20)
     unvalidated = [u for u in utterances if u.split != "validation"]

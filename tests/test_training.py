@@ -145,9 +145,13 @@ def test_two_processes_train_as_one_does(tiny_recipe, tiny_corpus, tmp_path):
     """Each takes half of every batch, and gradients are averaged: equal but for the order of additions."""
     more = ("--stages=student", "--student.alpha=0", "--student.epochs=2")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
-              "--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1", "-m", "vervet"]  # fmt: skip
+              "--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1",
+              "-m", "vervet"]  # fmt: skip
     both = subprocess.run(
-        [*launch, *words(tiny_recipe, tiny_corpus, tmp_path / "two", *more)], capture_output=True, text=True, timeout=300
+        [*launch, *words(tiny_recipe, tiny_corpus, tmp_path / "two", *more)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert both.returncode == 0, both.stderr[-3000:]
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "one", *more)) == 0
@@ -249,5 +253,3 @@ def test_too_few_images_for_a_batch(tiny_recipe, tiny_corpus, tmp_path, capsys):
     more = ("--stages=teacher", "--teacher.batch_size=1000")
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", *more)) == 1
     assert "a batch of 1000 needs more than" in capsys.readouterr().err
-
-

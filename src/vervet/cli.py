@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--hop-s", type=float, default=None, help="seconds between windows; default: the window")
     sub.add_argument("--picture", type=Path, default=None, help="also draw the run into this PNG (extra 'plot')")
 
-    sub = command("train", _train, "train by the three stages of a recipe; --key=value overrides a setting", settings=True)
+    sub = command(
+        "train", _train, "train by the three stages of a recipe; --key=value overrides a setting", settings=True
+    )
     sub.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     sub.add_argument("--corpus", required=True, help="emodb, savee, cremad, or table")
     sub.add_argument("--root", type=Path, default=None, help="folder or table; default: $VERVET_CORPORA/NAME")
@@ -87,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
     sub = command("evaluate", _evaluate, "the scores of finished runs on their test side")
-    sub.add_argument("run_folders", type=Path, nargs="+", metavar="RUN", help="several folds of one experiment are pooled")
+    sub.add_argument(
+        "run_folders", type=Path, nargs="+", metavar="RUN", help="several folds of one experiment are pooled"
+    )
     formats(sub, "table", "json")
 
     sub = command("audit", _audit, "what a split's test score can and cannot mean")
@@ -109,8 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run_folder", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
 
-    sub = command("report", _report, "the results table as Markdown")
+    sub = command("report", _report, "make the page of results from their JSON, after filing finished runs in it")
     sub.add_argument("results", type=Path, nargs="?", default=Path("results/results.json"))
+    sub.add_argument(
+        "--add", type=Path, nargs="+", default=[], metavar="RUN", help="run folders to file; folds are pooled"
+    )
     return parser
 
 
@@ -125,8 +132,12 @@ def _describe(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from vervet.evaluation.report import write
+    from vervet.evaluation.report import add, write
 
+    if args.add:
+        from vervet.evaluation.run import evaluate
+
+        add(args.results, evaluate(args.add))
     print(write(args.results))
     return 0
 
@@ -186,16 +197,17 @@ def _export(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     from vervet import predict
 
+    draw = None
     if args.picture is not None:
-        from vervet import picture  # a missing matplotlib should be known before the work, not after
+        from vervet.picture import draw  # a missing matplotlib should be known before the work, not after
     predictor = predict.load(args.model)
     items, problems = predict.find(args.paths)
     answers = list(predict.predict_many(predictor, items, window_s=args.window_s, hop_s=args.hop_s, progress=True))
     text = predict.FORMATS[args.format](answers, predictor.labels)
     if text:
         print(predict.printable(text, sys.stdout.encoding))
-    if args.picture is not None and any(answer.predictions for answer in answers):
-        picture.draw(predictor, answers, args.picture)
+    if draw is not None and any(answer.predictions for answer in answers):
+        draw(predictor, answers, args.picture)
     problems += [answer.problem for answer in answers if answer.problem]
     for problem in problems:
         print(predict.printable(f"vervet predict: {problem}", sys.stderr.encoding), file=sys.stderr)

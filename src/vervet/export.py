@@ -17,7 +17,18 @@ from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 
 OUTPUTS = ("logits", "embedding", "attention", "log_mel")
-CARD_KEYS = ("labels", "network", "corpora", "protocol", "leaky", "fold", "recipe", "split_hash", "commit", "vervet_version")
+CARD_KEYS = (
+    "labels",
+    "network",
+    "corpora",
+    "protocol",
+    "leaky",
+    "fold",
+    "recipe",
+    "split_hash",
+    "commit",
+    "vervet_version",
+)
 
 
 class WaveformModel(nn.Module):
@@ -54,7 +65,7 @@ class WaveformModel(nn.Module):
         tokens = self.network.tokens(images)
         for block in self.network.blocks[:-1]:
             tokens = block(tokens)
-        last = self.network.blocks[-1]
+        last = self.network.last_block
         attention = last.attention.cls_weights(tokens).mean(1)  # (batch, patches)
         embedding = self.network.norm(last(tokens)[:, 0])
         return self.network.head(embedding), embedding, attention, images[:, 0]
@@ -68,9 +79,10 @@ def export(folder: Path, out: Path) -> Path:
     folder : Path
         A run, or one stage of it: holds `model.safetensors` and `model.json`.
     out : Path
-        The `.onnx` file. Its input is `waveform` (batch, samples) float32 at the rate in the metadata; its outputs are
-        `logits`, `embedding`, `attention`, `log_mel`, as `WaveformModel` returns them. The metadata's key `vervet` holds
-        JSON: labels, sampling_rate, duration_s, network, protocol, leaky, corpora, fold, split_hash, commit and version.
+        The `.onnx` file. Its input is `waveform` (batch, samples) float32 at the rate in the metadata; its outputs
+        are `logits`, `embedding`, `attention`, `log_mel`, as `WaveformModel` returns them. The metadata's key `vervet`
+        holds JSON: labels, sampling_rate, duration_s, network, protocol, leaky, corpora, fold, split_hash, commit,
+        version.
 
     Returns
     -------

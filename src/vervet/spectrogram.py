@@ -60,9 +60,9 @@ def resize_matrix(frames: int, width: int, mode: str) -> Tensor:
 class LogMel(nn.Module):
     """Log-Mel image of a waveform, as dB below the clip's maximum scaled to [0, 1].
 
-    The Fourier transform is written as two matrix products. The phase reference is the middle of the window, about which
-    the cosine part sees only the even half of a frame and the sine part only the odd half: half the products, and
-    operators that every ONNX runtime has.
+    The Fourier transform is written as two matrix products. The phase reference is the middle of the window, about
+    which the cosine part sees only the even half of a frame and the sine part only the odd half: half the products,
+    and operators that every ONNX runtime has.
 
     Parameters
     ----------
@@ -72,9 +72,14 @@ class LogMel(nn.Module):
     Notes
     -----
     Agrees with `librosa.feature.melspectrogram(..., window="hamming", center=True)` and
-    `librosa.power_to_db(ref=np.max, top_db=80)`, but that the floor follows the clip's maximum at any level, so that the
-    image does not change with the gain.
+    `librosa.power_to_db(ref=np.max, top_db=80)`, but that the floor follows the clip's maximum at any level, so that
+    the image does not change with the gain.
     """
+
+    cosines: Tensor
+    sines: Tensor
+    filters: Tensor
+    resize: Tensor | None
 
     def __init__(self, config: FrontEnd):
         super().__init__()

@@ -77,9 +77,7 @@ class Split:
         return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
 
 
-def split(
-    utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, versions: tuple[str, ...]
-) -> Split:
+def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, versions: tuple[str, ...]) -> Split:
     """Split a corpus.
 
     Parameters
@@ -87,9 +85,9 @@ def split(
     utterances : sequence of Utterance
         The corpus, in a fixed order.
     protocol : str
-        "paper": all versions of all clips pooled, then 80/20 at random, stratified by emotion (leaky: this is how the
-        published figures were made). "clip": clips split 80/20 first, stratified, only the training side augmented.
-        "speaker": leave one speaker out; for CREMA-D five blocks of actors. "table": as the table's `split` column says.
+        "paper": all versions of all clips pooled, then 80/20 at random, stratified by emotion (leaky: so the published
+        figures were made). "clip": clips split 80/20 first, stratified, only the training side augmented.
+        "speaker": leave one speaker out; for CREMA-D five blocks of actors. "table": as its `split` column says.
     fold : int
         From 0. Under `paper` and `clip` each of the five folds tests another fifth.
     seed : int

@@ -163,7 +163,9 @@ def to_json(records: list[dict[str, Any]]) -> str:
 
 def summary(records: list[dict[str, Any]]) -> str:
     """Records as a table for people, the confusion matrix of the last below it."""
-    lines = [f"{'corpus':8} {'protocol':16} {'fold':>5} {'network':16} {'clips':>6} {'WA':>7} {'UAR':>7} {'F1':>7}  UAR 95 %"]
+    lines = [
+        f"{'corpus':8} {'protocol':16} {'fold':>5} {'network':16} {'clips':>6} {'WA':>7} {'UAR':>7} {'F1':>7}  UAR 95 %"
+    ]
     for record in records:
         protocol = record["protocol"] + (" (leaky)" if record["leaky"] else "")
         bounds = record["uar_interval"]

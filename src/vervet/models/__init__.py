@@ -1,0 +1,1 @@
+"""The networks: patches, stem, vision transformer, and how they are stored."""

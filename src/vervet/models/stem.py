@@ -1,5 +1,7 @@
 """The teacher's convolutional stem: local time-frequency texture before the image is cut into patches."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,9 +22,7 @@ class ConvStem(nn.Module):
     def __init__(self, channels: tuple[int, ...]):
         super().__init__()
         widths = (1, *channels, 1)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, kernel_size=3, padding=1) for c_in, c_out in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(c_in, c_out, kernel_size=3, padding=1) for c_in, c_out in pairwise(widths))
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> the same shape."""

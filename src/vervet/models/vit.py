@@ -101,10 +101,19 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
 
+    @property
+    def last_block(self) -> Block:
+        """The block whose CLS token the head reads."""
+        block = self.blocks[-1]
+        assert isinstance(block, Block)
+        return block
+
     def tokens(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> the tokens that enter the first block, (batch, 1 + patches, dim), CLS first."""
         if tuple(images.shape[1:]) != (1, *self.config.image):
-            raise ValueError(f"images must be (batch, 1, {', '.join(map(str, self.config.image))}), not {tuple(images.shape)}")
+            raise ValueError(
+                f"images must be (batch, 1, {', '.join(map(str, self.config.image))}), not {tuple(images.shape)}"
+            )
         x = self.stem(images)
         if self.planes is not None:
             planes = self.planes.to(x.dtype).expand(x.shape[0], -1, -1, -1)  # (batch, 2, height, width)
@@ -129,9 +138,10 @@ class VisionTransformer(nn.Module):
         return self.head(features), features
 
     def attention(self, images: Tensor) -> Tensor:
-        """Where the model looked: (batch, 1, height, width) -> (batch, depth, heads, patches), each row sums below 1."""
+        """Where each block looked: (batch, 1, height, width) -> (batch, depth, heads, patches), rows sum below 1."""
         x, weights = self.tokens(images), []
         for block in self.blocks:
+            assert isinstance(block, Block)
             weights.append(block.attention.cls_weights(x))
             x = block(x)
         return torch.stack(weights, dim=1)

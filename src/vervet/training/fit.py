@@ -197,7 +197,9 @@ def _epoch(
         bar.update()
         if count % 20 == 0:
             bar.set_postfix(loss=f"{float(total) / count:.3f}", lr=f"{optimizer.param_groups[0]['lr']:.0e}")
-    return float(accelerator.reduce(torch.as_tensor(total, device=accelerator.device), "mean")) / count
+    mean = accelerator.reduce(torch.as_tensor(total / count, device=accelerator.device), "mean")
+    assert isinstance(mean, Tensor)
+    return float(mean)
 
 
 def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""The images of a corpus, computed once and kept on disk: every run, fold and seed reads the same memory-mapped file."""
+"""The images of a corpus, computed once and kept on disk; all runs, folds and seeds read one memory-mapped file."""
 
 import hashlib
 import json
