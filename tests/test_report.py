@@ -1,9 +1,8 @@
-import argparse
 import json
 
 import pytest
 
-from vervet.cli import _report
+from vervet.cli import main
 from vervet.evaluation.metrics import from_confusion
 from vervet.evaluation.report import add, load, markdown, summarise, validate, write
 
@@ -197,7 +196,7 @@ def test_page_without_records():
 def test_command_writes_the_page_beside_the_file(tmp_path, capsys):
     path = tmp_path / "results.json"
     add(path, [record()])
-    assert _report(argparse.Namespace(results=path)) == 0
+    assert main(["report", str(path)]) == 0
     assert str(tmp_path / "README.md") in capsys.readouterr().out
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text == markdown([record()])

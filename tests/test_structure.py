@@ -33,7 +33,7 @@ MAY_USE = {
     },
     "export": {"config", "spectrogram", "models"},
     "predict": {"emotions", "audio", "corpora"},
-    "picture": {"predict", "emotions"},
+    "picture": {"predict", "audio"},
 }
 
 

@@ -7,6 +7,7 @@ Each command imports what it needs when it runs, so that `vervet predict` starts
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -197,17 +198,16 @@ def _export(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     from vervet import predict
 
-    draw = None
-    if args.picture is not None:
-        from vervet.picture import draw  # a missing matplotlib should be known before the work, not after
+    # A missing matplotlib should be known before the work, not after.
+    picture = importlib.import_module("vervet.picture") if args.picture else None
     predictor = predict.load(args.model)
     items, problems = predict.find(args.paths)
     answers = list(predict.predict_many(predictor, items, window_s=args.window_s, hop_s=args.hop_s, progress=True))
     text = predict.FORMATS[args.format](answers, predictor.labels)
     if text:
         print(predict.printable(text, sys.stdout.encoding))
-    if draw is not None and any(answer.predictions for answer in answers):
-        draw(predictor, answers, args.picture)
+    if picture and any(answer.predictions for answer in answers):
+        picture.draw(predictor, answers, args.picture)
     problems += [answer.problem for answer in answers if answer.problem]
     for problem in problems:
         print(predict.printable(f"vervet predict: {problem}", sys.stderr.encoding), file=sys.stderr)
