@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from vervet.config import NETWORKS, STEM, Vit
 from vervet.models.patches import PatchEmbedding, coordinate_planes, sinusoidal_positions
@@ -206,3 +207,13 @@ def test_gradients_reach_every_weight():
         for name, weight in model.named_parameters():
             assert weight.grad is not None, name
             assert weight.grad.isfinite().all(), name
+
+
+def test_the_stem_normalises_each_channel_of_each_image():
+    """GroupNorm with a channel per group is InstanceNorm, which the paper names."""
+    stem = ConvStem((4, 2))
+    images = torch.rand(2, 1, 8, 12)
+    expected = images
+    for conv in stem.convs:
+        expected = F.gelu(F.instance_norm(conv(expected)))
+    torch.testing.assert_close(stem(images), expected)
