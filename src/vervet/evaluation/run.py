@@ -162,7 +162,7 @@ def to_json(records: list[dict[str, Any]]) -> str:
 
 
 def summary(records: list[dict[str, Any]]) -> str:
-    """Records as a table for people, the confusion matrix of the last below it."""
+    """Records as a table for people; below it the speakers and the confusion matrix of the last."""
     lines = [
         f"{'corpus':8} {'protocol':16} {'fold':>5} {'network':16} {'clips':>6} {'WA':>7} {'UAR':>7} {'F1':>7}  UAR 95 %"
     ]
@@ -175,6 +175,11 @@ def summary(records: list[dict[str, Any]]) -> str:
             f"{record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
         )
     last = records[-1]
+    if last["by_speaker"]:
+        lines += ["", f"Speakers as {last['network']} hears them, fold {last['fold']}"]
+        lines.append(f"{'speaker':>10} {'clips':>6} {'WA':>7} {'UAR':>7}")
+        for name, found in sorted(last["by_speaker"].items()):
+            lines.append(f"{name:>10} {found['n']:6d} {found['wa']:7.2%} {found['uar']:7.2%}")
     lines += ["", f"Confusion matrix of {last['network']}, fold {last['fold']} (rows true, columns recognised)"]
     lines.append(" " * 10 + " ".join(f"{label[:9]:>9}" for label in last["labels"]))
     for label, row in zip(last["labels"], last["confusion"], strict=True):

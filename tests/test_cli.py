@@ -1,0 +1,66 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vervet.cli import main
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("predict", "train", "evaluate", "audit", "corpus", "describe", "export"))
+
+
+def test_unknown_words_are_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["describe", "student", "--classes", "7", "--colour=red"])
+    assert "unrecognized arguments: --colour=red" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "vervet.evaluation.complexity", raising=False)
+    assert main(["describe", "student", "--classes", "7"]) == 1
+    assert "needs torch, which is not installed: pip install 'vervet[train]'" in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_came_from():
+    with pytest.raises(ValueError, match=r"holds no run\.json"):
+        main(["evaluate", "nowhere", "--debug"])
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    command = (
+        f"{sys.executable} -m vervet describe teacher-large --classes 7 --format json | true; exit ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.returncode == 0
+    assert b"Error" not in done.stderr
+
+
+def test_evaluate_pools_folds(tmp_path, tiny_recipe, tiny_corpus, capsys):
+    runs = []
+    for fold in ("0", "3"):
+        runs.append(str(tmp_path / fold))
+        words = ["train", str(tiny_recipe), "--corpus", "table", "--root", str(tiny_corpus), "--protocol", "speaker"]
+        more = ["--stages=teacher", "--teacher.epochs=1", "--cache", str(tmp_path / "cache"), "--cpu"]
+        assert main([*words, *more, "--fold", fold, "--out", runs[-1]]) == 0
+    printed = capsys.readouterr().out
+    assert "Confusion matrix of teacher, fold 0" in printed
+    assert main(["evaluate", *runs, "--format", "json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [record["fold"] for record in records] == [0, 3, "all"]
+    pooled = records[-1]
+    assert pooled["n_test"] == 18
+    assert pooled["folds"] == [0, 3]
+    assert pooled["wa"] == pytest.approx((records[0]["wa"] + records[1]["wa"]) / 2)
+    assert set(pooled["by_speaker"]) == {"s0", "s3"}
+    assert pooled["uar_interval"] is not None
+    assert main(["report", str(tmp_path / "results.json"), "--add", *runs]) == 0
+    assert "folds" in (tmp_path / "README.md").read_text()
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 3
+    assert main(["evaluate", runs[0], runs[0]]) == 1
+    assert "fold given twice among [0, 0]" in capsys.readouterr().err
