@@ -19,17 +19,16 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from vervet.audio import LFS_POINTER, is_silent
 from vervet.corpora import Fault, Release, Utterance, corpus_root, release_of, survey
 
 Treatment = Literal["drop", "keep", "error"]
 
-SILENCE_PEAK = 1e-4  # of full scale, -80 dB: three steps of a 16-bit sample
 FULL_SCALE = 32_766 / 32_768  # a 16-bit sample that cannot get louder, or could by one step
 CLIPPED_RUN = 3  # samples in a row at full scale; a peak that just touches it has one or two
 LENGTH_SHARE = 0.2  # of the clips at one exact length; above it they were cut to it (in a release it is 3 % at most)
 LENGTH_CLIPS = 10  # fewer clips may share a length by chance
 DURATION_TOLERANCE_S = 0.02
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LOSSY = ("OGG", "MP3", "MPEG")
 
 
@@ -41,7 +40,7 @@ class AudioFacts:
     samples: int = 0  # of one channel
     channels: int = 0
     format: str = ""  # of the file, such as WAV or FLAC
-    peak: float = 0.0  # absolute, of full scale
+    silent: bool = False  # there is audio, and nothing can be heard in it
     clipped: int = 0  # samples in runs at full scale
     content: str = ""  # SHA-256 of the rate, the channels and the decoded samples
     problem: str = ""  # kind of fault: "lfs-pointer", "empty" or "unreadable"
@@ -51,11 +50,6 @@ class AudioFacts:
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.samples / self.sampling_rate if self.sampling_rate else 0.0
-
-    @property
-    def silent(self) -> bool:
-        """Whether there is audio and nothing can be heard in it."""
-        return not self.problem and self.peak < SILENCE_PEAK
 
 
 @dataclass(frozen=True)
@@ -272,7 +266,7 @@ def _measured(waveform: np.ndarray, sampling_rate: int, format: str) -> AudioFac
         samples=samples,
         channels=channels,
         format=format,
-        peak=float(np.abs(waveform).max()),
+        silent=is_silent(waveform.mean(axis=1)),
         clipped=_samples_in_runs(np.abs(waveform).max(axis=1) >= FULL_SCALE),
         content=content.hexdigest(),
     )
