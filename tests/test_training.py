@@ -13,13 +13,14 @@ import torch
 
 from vervet.augment import version
 from vervet.cli import main
-from vervet.config import NETWORKS, Augment, FrontEnd, Stage
+from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import Sample
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 from vervet.training.fit import best_epoch, loss_of
+from vervet.training.folds import folds_of
 from vervet.training.pool import make_pool
 
 SMALL = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
@@ -253,3 +254,34 @@ def test_too_few_images_for_a_batch(tiny_recipe, tiny_corpus, tmp_path, capsys):
     more = ("--stages=teacher", "--teacher.batch_size=1000")
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", *more)) == 1
     assert "a batch of 1000 needs more than" in capsys.readouterr().err
+
+
+def test_folds_side_by_side(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    more = ("--stages=teacher", "--teacher.epochs=1", "--fold", "0-1", "--jobs", "2")
+    assert main(words(tiny_recipe, tiny_corpus, tmp_path / "runs", *more)) == 0
+    assert "all teacher" in " ".join(capsys.readouterr().out.split())
+    for fold in range(2):
+        record = json.loads((tmp_path / "runs" / f"fold-{fold}" / "run.json").read_text())
+        assert record["fold"] == fold
+        assert f"--fold {fold} " in record["command"]
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+def test_all_folds_are_those_of_the_protocol(tiny_corpus):
+    assert folds_of("all", Recipe(), "table", tiny_corpus, "speaker") == [0, 1, 2, 3, 4]
+    assert folds_of("0,5-7", Recipe(), "table", tiny_corpus, "speaker") == [0, 5, 6, 7]
+
+
+def test_failing_folds_are_named_and_others_finish(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    more = ("--stages=teacher", "--teacher.epochs=1", "--fold", "4,5", "--jobs", "2")
+    assert main(words(tiny_recipe, tiny_corpus, tmp_path / "runs", *more)) == 1
+    error = capsys.readouterr().err
+    assert "1 of 2 folds failed" in error
+    assert "protocol speaker has folds 0 to 4 here, not 5" in error
+    assert (tmp_path / "runs" / "fold-4" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("fold", ["some", "1-", "-1", "1,1", "2-1", ""])
+def test_folds_that_are_none(fold, tiny_recipe, tiny_corpus, tmp_path, capsys):
+    assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", f"--fold={fold}")) == 1
+    assert "--fold" in capsys.readouterr().err

@@ -12,8 +12,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vervet import __version__
+
+if TYPE_CHECKING:
+    from vervet.config import Recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if extra and not args.accepts_settings:
         parser.error(f"unrecognized arguments: {' '.join(extra)}")
     args.settings = extra
+    args.words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = args.run(args)
         sys.stdout.flush()
@@ -89,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--corpus", required=True, help="emodb, savee, cremad, or table")
     sub.add_argument("--root", type=Path, default=None, help="folder or table; default: $VERVET_CORPORA/NAME")
     sub.add_argument("--protocol", required=True, choices=("paper", "clip", "speaker", "table"))
-    sub.add_argument("--fold", type=int, default=0, help="which fold is the test side, from 0; default: 0")
+    sub.add_argument("--fold", default="0", help="which fold is the test side: a number, several (0,2,5-7), or all")
+    sub.add_argument("--jobs", type=int, default=1, help="how many of several folds to train at a time; default: 1")
     sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; continues what it holds")
     sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
@@ -175,13 +181,29 @@ def _train(args: argparse.Namespace) -> int:
     from vervet.training.run import train
 
     recipe = load_recipe(args.recipe, args.settings)
+    if not args.fold.isdecimal():
+        return _train_folds(args, recipe)
     cache = args.cache or Path.home() / ".cache" / "vervet"
-    command = ["vervet", *sys.argv[1:]]
-    name = args.recipe.stem
-    run = train(recipe, args.corpus, args.root, args.protocol, args.fold, args.out, cache, name, command, args.cpu)
+    command = ["vervet", *args.words]
+    name, fold = args.recipe.stem, int(args.fold)
+    run = train(recipe, args.corpus, args.root, args.protocol, fold, args.out, cache, name, command, args.cpu)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first
         export(run, run / "model.onnx")
         print(summary(present(run)))
+    return 0
+
+
+def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
+    from vervet.evaluation.run import evaluate, summary
+    from vervet.training.folds import folds_of, train_folds
+
+    folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
+    words = [str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings]
+    for name in ("root", "cache"):
+        if getattr(args, name):
+            words += [f"--{name}", str(getattr(args, name))]
+    words += ["--cpu"] if args.cpu else []
+    print(summary(evaluate(train_folds(words, folds, args.out, args.jobs))))
     return 0
 
 
