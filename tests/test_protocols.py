@@ -116,6 +116,12 @@ def test_rows_are_relative_to_the_root():
     assert row["file"] == f"data/{row['source']}.wav"
 
 
+def test_rows_of_recordings_outside_the_root(monkeypatch):
+    monkeypatch.chdir("/")
+    row = split(corpus(root="/elsewhere"), "paper", 0, 0, VERSIONS).rows(Path("data"))[0]
+    assert row["file"] == f"../elsewhere/{row['source']}.wav"
+
+
 @pytest.mark.parametrize(
     ("protocol", "fold", "utterances", "message"),
     [

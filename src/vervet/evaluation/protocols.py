@@ -54,12 +54,12 @@ class Split:
         Files are relative to `root`, or to the folder that all recordings share; the source is the file, without its
         extension, relative to that folder.
         """
-        paths = [sample.utterance.path for samples in self.sides.values() for sample in samples]
-        shared = Path(os.path.commonpath([path.parent for path in paths]))
+        samples = [sample for side in self.sides.values() for sample in side]
+        shared = os.path.commonpath([sample.utterance.path.absolute().parent for sample in samples])
         return [
             {
-                "file": sample.utterance.path.relative_to(root or shared).as_posix(),
-                "source": sample.utterance.path.relative_to(shared).with_suffix("").as_posix(),
+                "file": Path(os.path.relpath(sample.utterance.path, root or shared)).as_posix(),
+                "source": Path(os.path.relpath(sample.utterance.path, shared)).with_suffix("").as_posix(),
                 "version": sample.version,
                 "split": side,
                 "emotion": sample.utterance.emotion,
