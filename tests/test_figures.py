@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from vervet.evaluation.figures import confusion_figure, curves_figure, leakage_figure
+from vervet.evaluation.figures import confusion_figure, curves_figure, leakage_figure, robustness_figure
 from vervet.evaluation.metrics import scores
 
 LABELS = ["anger", "fear", "sadness"]
@@ -97,3 +97,16 @@ def test_leakage(tmp_path):
 def test_no_global_state():
     code = "import sys, vervet.evaluation.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_robustness_figure_shows_every_condition(tmp_path):
+    rows = [
+        {"kind": "original", "level": "-", "uar": 0.6}, {"kind": "noise", "level": "0 dB SNR", "uar": 0.3},
+        {"kind": "noise", "level": "10 dB SNR", "uar": 0.5}, {"kind": "sex", "level": "female", "uar": 0.7},
+    ]  # fmt: skip
+    figure = robustness_figure(rows, "EmoDB, student", "speaker")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["", "0 dB SNR", "10 dB SNR", "female"]
+    assert {"60", "30", "50", "70", "noise"} <= {text.get_text() for text in axes.texts}
+    with pytest.raises(ValueError, match="no condition to draw"):
+        robustness_figure([], "EmoDB", "speaker")

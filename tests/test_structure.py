@@ -19,7 +19,7 @@ MAY_USE = {
     "spectrogram": {"config"},
     "augment": {"config", "audio"},
     "models": {"config"},
-    "evaluation": {"config", "emotions", "audio", "corpora", "models"},
+    "evaluation": {"config", "emotions", "audio", "corpora", "models", "augment", "predict"},
     "training": {
         "config",
         "emotions",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -106,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     formats(sub, "table", "json")
 
+    sub.add_argument("--robustness", action="store_true", help="of one run: degrade its test recordings instead")
+    sub.add_argument(
+        "--root", type=Path, default=None, help="of the corpus, for --robustness; default: $VERVET_CORPORA"
+    )
+
     sub = command("audit", _audit, "what a split's test score can and cannot mean")
     sub.add_argument("split", type=Path, metavar="SPLIT.csv")
     formats(sub, "text", "json")
@@ -134,8 +140,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _describe(args: argparse.Namespace) -> int:
-    import json
-
     from vervet.evaluation.complexity import describe, summary
 
     described = describe(args.network, args.classes)
@@ -155,8 +159,6 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _corpus(args: argparse.Namespace) -> int:
-    import json
-
     from vervet.corpora.check import check
 
     report = check(args.name, args.root)
@@ -165,8 +167,6 @@ def _corpus(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    import json
-
     from vervet.evaluation.leakage import audit, read_split
 
     finding = audit(read_split(args.split), args.split.parent)
@@ -210,8 +210,21 @@ def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from vervet.evaluation.run import evaluate, summary, to_json
 
+    if args.robustness:
+        return _robustness(args)
     records = evaluate(args.run_folders)
     print(to_json(records) if args.format == "json" else summary(records))
+    return 0
+
+
+def _robustness(args: argparse.Namespace) -> int:
+    from vervet.evaluation.robustness import summary
+    from vervet.evaluation.run import measure_robustness
+
+    if len(args.run_folders) > 1:
+        raise ValueError("--robustness takes one run at a time")
+    rows = measure_robustness(args.run_folders[0], args.root)
+    print(json.dumps(rows, indent=1) if args.format == "json" else summary(rows))
     return 0
 
 

@@ -187,6 +187,55 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], title: str, measure: str =
     return figure
 
 
+def robustness_figure(rows: Sequence[Mapping[str, Any]], title: str, protocol: str) -> Figure:
+    """Draw the UAR under every condition, beside that of the untouched recordings.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        From `vervet.evaluation.robustness.robustness`: kind, level, uar (fraction of 1); the untouched ones first.
+    title : str
+        What was recognised by what. The protocol is added to it.
+    protocol : str
+        How test clips were set apart.
+
+    Returns
+    -------
+    Figure
+        One group of bars per kind of condition.
+
+    Raises
+    ------
+    ValueError
+        When there is no row.
+    """
+    if not rows:
+        raise ValueError("there is no condition to draw")
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    figure = _figure(11, 3.9)
+    axes = figure.add_subplot()
+    _plain(axes)
+    places, names, x = [], [], 0.0
+    for kind in kinds:
+        group = [row for row in rows if row["kind"] == kind]
+        colour = {"original": INK, "sex": MUTED}.get(kind, BLUE)
+        for row in group:
+            axes.bar(x, 100 * row["uar"], 0.8, color=colour)
+            axes.text(x, 100 * row["uar"] + 1, f"{100 * row['uar']:.0f}", ha="center", fontsize=8, color=INK)
+            places.append(x)
+            names.append("" if row["level"] == "-" else row["level"])
+            x += 1
+        axes.text(x - len(group) / 2 - 0.5, 103, kind, ha="center", fontsize=9, fontweight="bold", color=INK)
+        x += 0.7
+    axes.axhline(100 * rows[0]["uar"], color=VERMILION, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_ylim(0, 110)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("UAR, %")
+    _titles(figure, protocol_title(title, protocol))
+    return figure
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]

@@ -169,7 +169,7 @@ def audit(rows: Sequence[Mapping[str, str]], root: Path | None = None) -> Audit:
 
 
 def _items(rows: Sequence[Mapping[str, str]], root: Path | None) -> list[Item]:
-    places = [_place(row, root) for row in rows]
+    places = [place(row, root) for row in rows]
     found = sorted({path for path in places if path is not None})
     content = {path: facts.content for path, facts in zip(found, facts_of_files(found), strict=True)} if found else {}
     several = len({row.get("corpus", "") for row in rows}) > 1
@@ -192,8 +192,8 @@ def _items(rows: Sequence[Mapping[str, str]], root: Path | None) -> list[Item]:
     ]
 
 
-def _place(row: Mapping[str, str], root: Path | None) -> Path | None:
-    """Find a row's file on disk."""
+def place(row: Mapping[str, str], root: Path | None = None) -> Path | None:
+    """Find the recording of a split's row on disk: below `root`, $VERVET_CORPORA or $VERVET_CORPORA/corpus; or None."""
     folders = [] if root is None else [root]
     if os.environ.get("VERVET_CORPORA"):
         corpora = Path(os.environ["VERVET_CORPORA"])

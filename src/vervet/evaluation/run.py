@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
 from vervet.evaluation.report import CORPORA
 
@@ -140,6 +141,48 @@ def present(folder: Path) -> list[dict[str, Any]]:
         figure = confusion_figure(found, record["labels"], f"{title}, {record['network']}", record["protocol"])
         figure.savefig(figures / f"confusion-{record['network']}.png", dpi=120)
     return records
+
+
+def measure_robustness(folder: Path, root: Path | None = None) -> list[dict[str, Any]]:
+    """Run a finished run's ONNX model on its degraded test recordings.
+
+    Parameters
+    ----------
+    folder : Path
+        The run; `robustness.json` and `figures/robustness.png` are written into it.
+    root : Path, optional
+        Where its corpus lies; otherwise looked for under VERVET_CORPORA.
+
+    Returns
+    -------
+    list of dict
+        As `vervet.evaluation.robustness.robustness` gives them.
+
+    Raises
+    ------
+    ValueError
+        If the run is not finished, or a test recording is not found.
+    """
+    from vervet.evaluation.figures import robustness_figure
+    from vervet.evaluation.robustness import Clip, robustness
+    from vervet.predict import load
+
+    record = evaluate([folder])[-1]
+    predictor = load(folder)
+    rows = [row for row in read_split(folder / "split.csv") if row["split"] == "test" and row["version"] == "original"]
+    sexes = {(row["file"], row["speaker"]): row["sex"] for row in _networks(folder)[-1][1]}
+    clips = []
+    for row in rows:
+        path = place(row, root)
+        if path is None:
+            raise ValueError(f"{row['file']}: not found; give the folder of {record['corpus']} as --root")
+        clips.append(Clip(path, row["emotion"], sexes[path.name, row["speaker"]]))
+    measured = robustness(predictor.probabilities, clips, predictor.labels)
+    (folder / "robustness.json").write_text(json.dumps(measured, indent=1) + "\n")
+    title = f"{CORPORA.get(record['corpus'], record['corpus'])}, fold {record['fold']}, {record['network']}"
+    (folder / "figures").mkdir(exist_ok=True)
+    robustness_figure(measured, title, record["protocol"]).savefig(folder / "figures" / "robustness.png", dpi=120)
+    return measured
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
