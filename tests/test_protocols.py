@@ -79,6 +79,17 @@ def test_speaker_leaves_one_out_and_validates_on_another():
         assert {sample.version for sample in (*made.test, *made.validation)} == {"original"}
 
 
+def test_sentence_keeps_a_sentence_on_one_side():
+    tested = Counter()
+    for fold in range(5):
+        made = split(corpus(), "sentence", fold, 0, VERSIONS)
+        sides = [{sample.utterance.sentence for sample in side} for side in (made.train, made.validation, made.test)]
+        assert [len(side) for side in sides] == [14, 2, 4]
+        assert len(set.union(*sides)) == 20
+        tested.update(sides[2])
+    assert set(tested.values()) == {1}
+
+
 def test_speaker_uses_blocks_of_actors_on_cremad():
     actors = tuple(str(actor) for actor in range(1001, 1092))
     utterances = corpus(actors, "cremad", clips=4)
@@ -125,7 +136,7 @@ def test_rows_of_recordings_outside_the_root(monkeypatch):
 @pytest.mark.parametrize(
     ("protocol", "fold", "utterances", "message"),
     [
-        ("random", 0, corpus(), "unknown protocol 'random'; known are paper, clip, speaker, table"),
+        ("random", 0, corpus(), "unknown protocol 'random'; known are paper, clip, sentence, speaker, table"),
         ("paper", 5, corpus(), "protocol paper has folds 0 to 4 here, not 5"),
         ("speaker", 5, corpus(), "protocol speaker has folds 0 to 4 here, not 5"),
         ("speaker", 0, corpus(("03", "08")), "needs at least 3 speakers, this corpus has 2"),

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     sub.add_argument("--corpus", required=True, help="emodb, savee, cremad, or table")
     sub.add_argument("--root", type=Path, default=None, help="folder or table; default: $VERVET_CORPORA/NAME")
-    sub.add_argument("--protocol", required=True, choices=("paper", "clip", "speaker", "table"))
+    sub.add_argument("--protocol", required=True, choices=("paper", "clip", "sentence", "speaker", "table"))
     sub.add_argument("--fold", default="0", help="which fold is the test side: a number, several (0,2,5-7), or all")
     sub.add_argument("--jobs", type=int, default=1, help="how many of several folds to train at a time; default: 1")
     sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; continues what it holds")

@@ -25,6 +25,7 @@ DPI = 160
 PROTOCOLS = {  # the honest ones after the leaky one, stricter and stricter
     "paper": "paper (leaky)\nversions pooled,\nthen split",
     "clip": "clip\nclips split\nfirst",
+    "sentence": "sentence\nunheard\nwords",
     "speaker": "speaker\nunheard\nspeakers",
 }
 

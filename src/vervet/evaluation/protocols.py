@@ -12,7 +12,7 @@ import numpy as np
 
 from vervet.corpora import Utterance
 
-PROTOCOLS = ("paper", "clip", "speaker", "table")
+PROTOCOLS = ("paper", "clip", "sentence", "speaker", "table")
 LEAKY = ("paper",)  # versions of one clip stand on both sides
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1  # of what is not test
@@ -87,25 +87,26 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
     protocol : str
         "paper": all versions of all clips pooled, then 80/20 at random, stratified by emotion (leaky: so the published
         figures were made). "clip": clips split 80/20 first, stratified, only the training side augmented.
-        "speaker": leave one speaker out; for CREMA-D five blocks of actors. "table": as its `split` column says.
+        "sentence": a fifth of the sentences is kept out. "speaker": leave one speaker out; for CREMA-D five blocks of
+        actors. "table": as its `split` column says.
     fold : int
         From 0. Under `paper` and `clip` each of the five folds tests another fifth.
     seed : int
-        Draws the random protocols; `speaker` and `table` do not depend on it.
+        Draws the random protocols; `sentence` and `speaker` do not depend on it.
     versions : tuple of str
         What the training side is augmented with, "original" first.
 
     Returns
     -------
     Split
-        Validation always comes from the training side: a tenth, stratified, or whole speakers in `speaker`.
+        Validation always comes from the training side: a tenth, stratified, or whole sentences or speakers.
 
     Raises
     ------
     ValueError
         For an unknown protocol, a fold out of range, too few speakers, or a side left empty.
     """
-    makers = {"paper": _paper, "clip": _clip, "speaker": _speaker, "table": _table}
+    makers = {"paper": _paper, "clip": _clip, "sentence": _sentence, "speaker": _speaker, "table": _table}
     if protocol not in makers:
         raise ValueError(f"unknown protocol {protocol!r}; known are {', '.join(PROTOCOLS)}")
     folds, train, validation, test = makers[protocol](utterances, fold, seed, versions)
@@ -158,32 +159,47 @@ def _clip(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple
     return 5, _versions(train, versions), _versions(validation), _versions(test)
 
 
+def _sentence(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
+    by_sentence = _by("sentence", utterances)
+    sentences = sorted(by_sentence)
+    return _blocked(
+        by_sentence, [tuple(sentences[k::5]) for k in range(5) if sentences[k:]], "sentence", fold, versions
+    )
+
+
 def _speaker(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
-    by_speaker: dict[str, list[Utterance]] = defaultdict(list)
+    by_speaker = _by("speaker", utterances)
+    blocks = [(speaker,) for speaker in sorted(by_speaker)]
+    if {utterance.corpus for utterance in utterances} == {"cremad"}:
+        blocks = [tuple(s for s in sorted(by_speaker) if low <= int(s) <= high) for low, high in CREMAD_ACTOR_BLOCKS]
+    return _blocked(by_speaker, [block for block in blocks if block], "speaker", fold, versions)
+
+
+def _by(attribute: str, utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    groups: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
-        if not utterance.speaker:
-            raise ValueError(f"{utterance.path}: protocol speaker needs the speaker of every utterance")
-        by_speaker[utterance.speaker].append(utterance)
-    blocks = _speaker_blocks(sorted(by_speaker), {u.corpus for u in utterances})
+        name = getattr(utterance, attribute)
+        if not name:
+            raise ValueError(f"{utterance.path}: protocol {attribute} needs the {attribute} of every utterance")
+        groups[name].append(utterance)
+    return groups
+
+
+def _blocked(
+    groups: dict[str, list[Utterance]], blocks: list[tuple[str, ...]], name: str, fold: int, versions: tuple[str, ...]
+):
+    """Test one block of speakers or sentences; those that follow it, round the list, validate."""
     if len(blocks) < 3:
-        raise ValueError(f"protocol speaker needs at least 3 speakers, this corpus has {len(blocks)}")
-    _check_fold(fold, len(blocks), "speaker")
-    # Validation speakers are those that follow the test block, round the list: each serves once over all folds or more.
-    rest = [speaker for block in blocks[fold + 1 :] + blocks[:fold] for speaker in block]
+        raise ValueError(f"protocol {name} needs at least 3 {name}s, this corpus has {len(groups)}")
+    _check_fold(fold, len(blocks), name)
+    rest = [member for block in blocks[fold + 1 :] + blocks[:fold] for member in block]
     validating = set(rest[: math.ceil(VALIDATION_SHARE * len(rest))])
 
-    def utterances_of(speakers) -> list[Utterance]:
-        return [utterance for speaker in sorted(speakers) for utterance in by_speaker[speaker]]
+    def utterances_of(members) -> list[Utterance]:
+        return [utterance for member in sorted(members) for utterance in groups[member]]
 
     train = _versions(utterances_of(set(rest) - validating), versions)
     return len(blocks), train, _versions(utterances_of(validating)), _versions(utterances_of(blocks[fold]))
-
-
-def _speaker_blocks(speakers: list[str], corpora: set[str]) -> list[tuple[str, ...]]:
-    if corpora == {"cremad"}:
-        blocks = [tuple(s for s in speakers if low <= int(s) <= high) for low, high in CREMAD_ACTOR_BLOCKS]
-        return [block for block in blocks if block]
-    return [(speaker,) for speaker in speakers]
 
 
 def _table(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
