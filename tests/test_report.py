@@ -203,3 +203,10 @@ def test_command_writes_the_page_beside_the_file(tmp_path, capsys):
     assert str(tmp_path) not in text
     with pytest.raises(OSError, match=r"none\.json"):
         write(tmp_path / "none.json")
+
+
+def test_the_picture_has_a_bar_for_each_network_and_recipe(tmp_path):
+    add(tmp_path / "results.json", [record(), record(recipe="fast"), leaky(network="teacher")])
+    page = write(tmp_path / "results.json").read_text()
+    assert "(leakage.png)" in page
+    assert (tmp_path / "leakage.png").stat().st_size > 10_000

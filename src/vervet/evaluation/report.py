@@ -360,7 +360,7 @@ def _row(members: Sequence[Record]) -> Record:
 
 
 def write(results_path: Path) -> Path:
-    """Write README.md beside results.json.
+    """Write README.md beside results.json, and `leakage.png`, its scores by protocol.
 
     Parameters
     ----------
@@ -377,9 +377,25 @@ def write(results_path: Path) -> Path:
     ValueError, OSError
         As for `load`.
     """
-    page = results_path.with_name("README.md")
-    _replace(page, markdown(load(results_path)))
+    from vervet.evaluation.figures import leakage_figure  # matplotlib, which only this needs
+
+    page, records = results_path.with_name("README.md"), load(results_path)
+    _replace(page, markdown(records))
+    if records:
+        figure = leakage_figure(_bars(records), "What each protocol makes of the same network and recipe")
+        figure.savefig(results_path.with_name("leakage.png"))
     return page
+
+
+def _bars(records: Sequence[Record]) -> list[Record]:
+    """The rows of the tables as bars: of one corpus, protocol, network and recipe, the one of most folds."""
+    bars: dict[tuple, Record] = {}
+    for row in summarise(records):  # most folds first
+        network = f"{row['network']} ({row['recipe']})"
+        bar = {"corpus": CORPORA.get(row["corpus"], row["corpus"]), "protocol": row["protocol"], "network": network}
+        limits = {key: row[key] for key in ("wa_interval", "uar_interval")}
+        bars.setdefault(tuple(bar.values()), bar | limits | {key: row[key][0] for key in ("wa", "uar")})
+    return list(bars.values())
 
 
 def markdown(records: Sequence[Record]) -> str:
@@ -406,6 +422,7 @@ def markdown(records: Sequence[Record]) -> str:
         _HONEST,
         _table(honest) if honest else "Nothing is measured yet.",
         "## Why they differ",
+        "![WA by protocol](leakage.png)" if rows else "",
         _WHY,
         _contrast(rows),
         "## Not measured",
