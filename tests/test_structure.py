@@ -19,7 +19,7 @@ MAY_USE = {
     "spectrogram": {"config"},
     "augment": {"config", "audio"},
     "models": {"config"},
-    "evaluation": {"config", "emotions", "audio", "corpora", "models", "augment", "predict"},
+    "evaluation": {"config", "emotions", "audio", "corpora", "models", "augment", "predict", "spectrogram"},
     "training": {
         "config",
         "emotions",

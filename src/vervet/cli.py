@@ -131,6 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run_folder", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
 
+    sub = command("inside", _inside, "pictures of attention, positions, stem and the whole method in trained networks")
+    sub.add_argument("networks", type=Path, nargs="+", metavar="RUN", help="run folders, or stages such as RUN/teacher")
+    sub.add_argument("--clip", type=Path, required=True, metavar="FILE", help="the recording to look at")
+    sub.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+
     sub = command("report", _report, "make the page of results from their JSON, after filing finished runs in it")
     sub.add_argument("results", type=Path, nargs="?", default=Path("results/results.json"))
     sub.add_argument(
@@ -232,6 +237,14 @@ def _export(args: argparse.Namespace) -> int:
     from vervet.export import export
 
     print(export(args.run_folder, args.out))
+    return 0
+
+
+def _inside(args: argparse.Namespace) -> int:
+    from vervet.evaluation.inside import draw_inside
+
+    for path in draw_inside(args.networks, args.clip, args.out):
+        print(path)
     return 0
 
 

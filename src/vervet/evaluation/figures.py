@@ -81,7 +81,7 @@ def confusion_figure(scores: Scores, labels: Sequence[str], title: str, protocol
     percent = np.divide(100 * counts, totals, out=np.zeros(counts.shape), where=totals > 0)
 
     side = max(4.5, 1.9 + 0.72 * len(labels))
-    figure = _figure(side + 0.6, side + 0.5)
+    figure = new_figure(side + 0.6, side + 0.5)
     axes = figure.add_subplot()
     axes.imshow(percent, cmap=_BLUES, vmin=0, vmax=100)
     for row, column in np.ndindex(counts.shape):
@@ -98,7 +98,7 @@ def confusion_figure(scores: Scores, labels: Sequence[str], title: str, protocol
     axes.tick_params(which="both", length=0)
     summary = f"WA {scores.wa:.1%}   UAR {scores.uar:.1%}   macro-F1 {scores.macro_f1:.1%}   {scores.n:,} clips"
     axes.set_title(summary, loc="left", fontsize=9.5, color=MUTED)
-    _titles(figure, protocol_title(title, protocol))
+    titles(figure, protocol_title(title, protocol))
     return figure
 
 
@@ -130,7 +130,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]], title: str, protocol: st
     if not history:
         raise ValueError("there is no epoch to draw")
     stages = list(dict.fromkeys(row["stage"] for row in history))
-    figure = _figure(max(6.0, 0.9 + 3.7 * len(stages)), 3.9)
+    figure = new_figure(max(6.0, 0.9 + 3.7 * len(stages)), 3.9)
     panels = figure.subplots(1, len(stages), squeeze=False)[0]
     lines = {}
     for axes, stage in zip(panels, stages, strict=True):
@@ -140,7 +140,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]], title: str, protocol: st
     figure.legend(
         list(lines.values()), list(lines), loc="outside lower center", ncols=len(lines), frameon=False, fontsize=9
     )
-    _titles(figure, protocol_title(title, protocol))
+    titles(figure, protocol_title(title, protocol))
     return figure
 
 
@@ -175,7 +175,7 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], title: str, measure: str =
             raise ValueError(f"two rows tell of {', '.join(key)}")
     corpora, networks = list(dict.fromkeys(key[0] for key in keys)), list(dict.fromkeys(key[2] for key in keys))
     protocols = sorted({key[1] for key in keys}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
-    figure = _figure(max(7.5, 1.2 + len(corpora) * (0.9 + 1.05 * len(protocols))), 4.3)
+    figure = new_figure(max(7.5, 1.2 + len(corpora) * (0.9 + 1.05 * len(protocols))), 4.3)
     panels = figure.subplots(1, len(corpora), squeeze=False, sharey=True)[0]
     for axes, corpus in zip(panels, corpora, strict=True):
         _protocol_panel(axes, [row for row in rows if row["corpus"] == corpus], protocols, networks, measure)
@@ -184,7 +184,7 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], title: str, measure: str =
     handles, names = panels[0].get_legend_handles_labels()
     if len(networks) > 1:
         figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False, fontsize=9)
-    _titles(figure, title, "Hatched: leaky, the test holds other versions of training clips. Lines: 95 % by speaker.")
+    titles(figure, title, "Hatched: leaky, the test holds other versions of training clips. Lines: 95 % by speaker.")
     return figure
 
 
@@ -213,7 +213,7 @@ def robustness_figure(rows: Sequence[Mapping[str, Any]], title: str, protocol: s
     if not rows:
         raise ValueError("there is no condition to draw")
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    figure = _figure(11, 3.9)
+    figure = new_figure(11, 3.9)
     axes = figure.add_subplot()
     _plain(axes)
     places, names, x = [], [], 0.0
@@ -233,18 +233,19 @@ def robustness_figure(rows: Sequence[Mapping[str, Any]], title: str, protocol: s
     axes.set_ylim(0, 110)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("UAR, %")
-    _titles(figure, protocol_title(title, protocol))
+    titles(figure, protocol_title(title, protocol))
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of `width` x `height` inches in the style of all others."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
     FigureCanvasAgg(figure)
     return figure
 
 
-def _titles(figure: Figure, title: str, note: str = "") -> None:
+def titles(figure: Figure, title: str, note: str = "") -> None:
     """Write a bold line above the whole figure, and a quiet one below it."""
     figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold", color=INK)
     if note:

@@ -1,0 +1,66 @@
+"""The model that ships: what its card claims, held against the recordings."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import vervet
+from vervet.cli import main
+from vervet.corpora import load_corpus
+from vervet.evaluation.metrics import scores
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "results.json"
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return vervet.load()
+
+
+def record_of(card):
+    """The record in results/ of the run that the model comes from."""
+    (found,) = [
+        record
+        for record in json.loads(RESULTS.read_text())
+        if (record["network"], record["split_hash"]) == (card["network"], card["split_hash"])
+        and record["recipe"] == card["recipe"]
+    ]
+    return found
+
+
+def test_it_comes_from_an_honest_split_and_is_small(predictor):
+    card = predictor.card
+    assert (card["network"], card["protocol"], card["leaky"], card["corpora"]) == ("student", "speaker", False, ["emodb"])
+    assert predictor.labels == ("anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness")
+    assert (ROOT / "src/vervet/weights/default.onnx").stat().st_size < 8_000_000
+
+
+def test_its_results_are_filed_and_its_card_quotes_them(predictor):
+    record = record_of(predictor.card)
+    card = (ROOT / "src/vervet/weights/README.md").read_text()
+    assert f"{100 * record['wa']:.1f}" in card
+    assert f"{100 * record['uar']:.1f}" in card
+
+
+def test_the_examples_are_answered(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["predict", "examples/clips.csv", "--format", "json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert len(answers) == 14
+    for answer in answers:
+        assert sum(answer["scores"].values()) == pytest.approx(1)
+        assert answer["label"] == max(answer["scores"], key=answer["scores"].get)
+
+
+@pytest.mark.corpus
+def test_it_scores_on_its_test_speaker_what_results_say(predictor, corpora):
+    record = record_of(predictor.card)
+    tested = set(record["by_speaker"])
+    utterances = [u for u in load_corpus("emodb", corpora / "emodb") if u.speaker in tested]
+    heard = [predictor((ROOT / u.path), window_s=4.0, hop_s=10.0)[0].label for u in utterances]
+    found = scores([u.emotion for u in utterances], heard, predictor.labels)
+    assert found.n == record["n_test"]
+    # Training kept its pictures in half precision, so a clip on the edge may fall to the other side.
+    assert found.wa == pytest.approx(record["wa"], abs=1.5 / found.n)
