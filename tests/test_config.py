@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage, Vit, load_recipe, merge
+from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage, Vit, load_recipe, merge, recipe_name
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -64,6 +64,14 @@ def test_overrides_win(tmp_path):
 def test_faulty_recipes_are_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load_recipe(written(tmp_path, text))
+
+
+def test_an_overridden_recipe_has_another_name():
+    path = Path("recipes/paper.yaml")
+    assert recipe_name(path, ["--seed=3", "--precision=bfloat16", "--stages=teacher"]) == "paper"
+    assert recipe_name(path, ["--student.lr=1", "--seed=3", "--augment.speeds=[1.1]"]) == (
+        "paper --augment.speeds=[1.1] --student.lr=1"
+    )
 
 
 @pytest.mark.parametrize("override", ["seed=1", "--seed", "--seed.x=1"])

@@ -32,7 +32,12 @@ def record_of(card):
 
 def test_it_comes_from_an_honest_split_and_is_small(predictor):
     card = predictor.card
-    assert (card["network"], card["protocol"], card["leaky"], card["corpora"]) == ("student", "speaker", False, ["emodb"])
+    assert (card["network"], card["protocol"], card["leaky"], card["corpora"]) == (
+        "student",
+        "speaker",
+        False,
+        ["emodb"],
+    )
     assert predictor.labels == ("anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness")
     assert (ROOT / "src/vervet/weights/default.onnx").stat().st_size < 8_000_000
 

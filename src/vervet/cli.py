@@ -180,7 +180,7 @@ def _audit(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from vervet.config import load_recipe
+    from vervet.config import load_recipe, recipe_name
     from vervet.evaluation.run import present, summary
     from vervet.export import export
     from vervet.training.run import train
@@ -190,7 +190,7 @@ def _train(args: argparse.Namespace) -> int:
         return _train_folds(args, recipe)
     cache = args.cache or Path.home() / ".cache" / "vervet"
     command = ["vervet", *args.words]
-    name, fold = args.recipe.stem, int(args.fold)
+    name, fold = recipe_name(args.recipe, args.settings), int(args.fold)
     run = train(recipe, args.corpus, args.root, args.protocol, fold, args.out, cache, name, command, args.cpu)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first
         export(run, run / "model.onnx")

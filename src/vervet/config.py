@@ -192,6 +192,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return merge(Recipe(), data, where=str(path))
 
 
+def recipe_name(path: Path, overrides: Sequence[str]) -> str:
+    """Under which name results are filed: the file's stem, and whatever overrides make another recipe of it.
+
+    The seed, the choice of stages and the precision say how a recipe is run and leave it what it is.
+    """
+    changed = [text for text in overrides if text.partition("=")[0] not in ("--seed", "--stages", "--precision")]
+    return " ".join([path.stem, *sorted(changed)])
+
+
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         data = data.setdefault(key, {})
