@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 from vervet.training.fit import best_epoch, loss_of
-from vervet.training.folds import folds_of
 from vervet.training.pool import make_pool
+from vervet.training.study import folds_of, read_study
 
 SMALL = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
 
@@ -276,7 +277,7 @@ def test_failing_folds_are_named_and_others_finish(tiny_recipe, tiny_corpus, tmp
     more = ("--stages=teacher", "--teacher.epochs=1", "--fold", "4,5", "--jobs", "2")
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "runs", *more)) == 1
     error = capsys.readouterr().err
-    assert "1 of 2 folds failed" in error
+    assert "1 of 2 runs failed" in error
     assert "protocol speaker has folds 0 to 4 here, not 5" in error
     assert (tmp_path / "runs" / "fold-4" / "metrics.json").exists()
 
@@ -285,3 +286,61 @@ def test_failing_folds_are_named_and_others_finish(tiny_recipe, tiny_corpus, tmp
 def test_folds_that_are_none(fold, tiny_recipe, tiny_corpus, tmp_path, capsys):
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", f"--fold={fold}")) == 1
     assert "--fold" in capsys.readouterr().err
+
+
+STUDY = """
+- {corpus: emodb, protocol: speaker, recipe: tiny.yaml, folds: "0,3", seeds: [0, 1]}
+- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: "0", settings: [--student.lr=1e-3]}
+"""
+
+
+def test_a_study_names_every_run(tiny_recipe, tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY)
+    jobs = read_study(study, tmp_path / "runs")
+    assert [str(job.folder.relative_to(tmp_path / "runs")) for job in jobs] == [
+        "emodb-speaker-tiny-0/fold-0",
+        "emodb-speaker-tiny-0/fold-3",
+        "emodb-speaker-tiny-1/fold-0",
+        "emodb-speaker-tiny-1/fold-3",
+        "emodb-paper-tiny-student.lr=1e-3-0/fold-0",
+    ]
+    assert jobs[3].words[1:] == ("--corpus", "emodb", "--protocol", "speaker", "--seed=1", "--fold", "3")
+    assert jobs[0].log == tmp_path / "runs" / "emodb-speaker-tiny-0" / "fold-0.log"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "a study is a list of experiments"),
+        ("- {corpus: emodb, protocol: paper}", "experiment 0: needs corpus, protocol and recipe"),
+        ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, fold: '1'}", "unknown setting 'fold'; .* is 'folds'"),
+        (2 * "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0'}\n", "asked for twice: .*fold-0"),
+        ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', settings: [--x=1]}", "unknown setting 'x'"),
+    ],
+)
+def test_faulty_studies_are_refused(text, message, tiny_recipe, tmp_path):
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_study(tmp_path / "study.yaml", tmp_path / "runs")
+
+
+def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatch, capsys):
+    corpora = tmp_path / "corpora" / "emodb"
+    corpora.mkdir(parents=True)
+    for number, path in enumerate(sorted(tiny_corpus.parent.glob("*.wav"))):  # dressed up as EmoDB
+        speaker, emotion = ("03", "08", "09", "10", "11")[int(path.name[0])], path.name.split("_")[1]
+        letter = {"anger": "W", "neutral": "N", "sadness": "T"}[emotion]
+        sentence = ("a01", "a02", "a04", "a05", "a07", "b01", "b02", "b03", "b09")[number % 9]
+        shutil.copy(path, corpora / f"{speaker}{sentence}{letter}a.wav")
+    monkeypatch.setenv("VERVET_CORPORA", str(tmp_path / "corpora"))
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "- {corpus: emodb, protocol: speaker, recipe: tiny.yaml, folds: '0-1', "
+        "settings: [--stages=teacher, --teacher.epochs=1]}"
+    )
+    more = ["--out", str(tmp_path / "runs"), "--results", str(tmp_path / "results.json"), "--jobs", "2", "--cpu"]
+    assert main(["study", str(study), *more, "--cache", str(tmp_path / "cache")]) == 0
+    records = json.loads((tmp_path / "results.json").read_text())
+    assert [record["fold"] for record in records] == [0, 1, "all"]
+    assert "README.md" in capsys.readouterr().out

@@ -101,6 +101,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
+    sub = command("study", _study, "train every run of a study, a few at a time, and file the results")
+    sub.add_argument("study", type=Path, metavar="STUDY.yaml")
+    sub.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="of the run folders; default: runs"
+    )
+    sub.add_argument("--results", type=Path, default=Path("results/results.json"), help="default: results/results.json")
+    sub.add_argument("--jobs", type=int, default=1, help="how many runs at a time; default: 1")
+    sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
+    sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
     sub = command("evaluate", _evaluate, "the scores of finished runs on their test side")
     sub.add_argument(
         "run_folders", type=Path, nargs="+", metavar="RUN", help="several folds of one experiment are pooled"
@@ -200,16 +210,33 @@ def _train(args: argparse.Namespace) -> int:
 
 def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     from vervet.evaluation.run import evaluate, summary
-    from vervet.training.folds import folds_of, train_folds
+    from vervet.training.study import Job, folds_of, run_jobs
 
     folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
-    words = [str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings]
-    for name in ("root", "cache"):
-        if getattr(args, name):
-            words += [f"--{name}", str(getattr(args, name))]
-    words += ["--cpu"] if args.cpu else []
-    print(summary(evaluate(train_folds(words, folds, args.out, args.jobs))))
+    words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings)
+    jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}") for fold in folds]
+    print(summary(evaluate(run_jobs(jobs, args.jobs, _passed_on(args, "root", "cache", "cpu")))))
     return 0
+
+
+def _study(args: argparse.Namespace) -> int:
+    from vervet.evaluation.report import add, write
+    from vervet.evaluation.run import evaluate
+    from vervet.training.study import read_study, run_jobs
+
+    runs = run_jobs(read_study(args.study, args.out), args.jobs, _passed_on(args, "cache", "cpu"))
+    add(args.results, evaluate(runs))
+    print(write(args.results))
+    return 0
+
+
+def _passed_on(args: argparse.Namespace, *names: str) -> list[str]:
+    """Options of this command as words for the runs that it starts."""
+    words = []
+    for name in names:
+        value = getattr(args, name)
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value else []
+    return words
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -1,0 +1,198 @@
+"""Many training runs, each a process of its own, a few at a time: the folds of one experiment, or a whole study."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from vervet.config import Recipe, load_recipe, merge, recipe_name
+from vervet.corpora import load_corpus
+from vervet.evaluation.protocols import split
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One line of a study: a recipe under a protocol, over folds and seeds."""
+
+    corpus: str = ""
+    protocol: str = ""
+    recipe: str = ""  # a file, as seen from the study's folder
+    folds: str = "all"
+    seeds: tuple[int, ...] = (0,)
+    settings: tuple[str, ...] = ()  # overrides, as on the command line
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to train: what stands after `vervet train`, but for the run folder."""
+
+    words: tuple[str, ...]
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """What the run prints."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+
+def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol: str) -> list[int]:
+    """Read a choice of folds.
+
+    Parameters
+    ----------
+    text : str
+        "all", or numbers and ranges such as "0,2,5-7".
+    recipe, corpus, root, protocol : Recipe, str, Path or None, str
+        What is to be trained; "all" asks the protocol how many folds this corpus has.
+
+    Returns
+    -------
+    list of int
+        In the order given.
+
+    Raises
+    ------
+    ValueError
+        If the text is none of these, or names a fold twice.
+    """
+    if text == "all":
+        utterances = load_corpus(corpus, root)
+        return list(range(split(utterances, protocol, 0, recipe.seed, recipe.augment.versions).folds))
+    folds = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"--fold {text}: give a number, several (0,2,5-7), or all")
+        folds += range(int(first), int(last or first) + 1)
+    if len(set(folds)) < len(folds) or not folds:
+        raise ValueError(f"--fold {text}: name each fold once")
+    return folds
+
+
+def read_study(path: Path, out: Path) -> list[Job]:
+    """Read a study: every run that its experiments need.
+
+    Parameters
+    ----------
+    path : Path
+        YAML: a list of experiments, see `Experiment`. Corpora are looked for under VERVET_CORPORA.
+    out : Path
+        Runs go into `out/CORPUS-PROTOCOL-RECIPE-SEED/fold-K`.
+
+    Returns
+    -------
+    list of Job
+        In the order of the file, seed by seed, fold by fold.
+
+    Raises
+    ------
+    ValueError
+        Names the file, the experiment and the key at fault.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+    if not isinstance(data, list) or not data:
+        raise ValueError(f"{path}: a study is a list of experiments")
+    jobs = []
+    for number, entry in enumerate(data):
+        where = f"{path}: experiment {number}"
+        experiment = merge(Experiment(), entry, where)
+        if not (experiment.corpus and experiment.protocol and experiment.recipe):
+            raise ValueError(f"{where}: needs corpus, protocol and recipe")
+        jobs += _jobs(experiment, path.parent, out)
+    folders = [job.folder for job in jobs]
+    twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    if twice:
+        raise ValueError(f"{path}: asked for twice: {', '.join(twice)}")
+    return jobs
+
+
+def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
+    file = Path(os.path.relpath(folder / experiment.recipe))
+    found = []
+    for seed in experiment.seeds:
+        settings = (*experiment.settings, f"--seed={seed}")
+        recipe = load_recipe(file, settings)
+        words = (str(file), "--corpus", experiment.corpus, "--protocol", experiment.protocol, *settings)
+        name = recipe_name(file, settings).replace(" --", "-").replace(" ", "-").replace("/", "-")
+        place = out / f"{experiment.corpus}-{experiment.protocol}-{name}-{seed}"
+        for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
+            found.append(Job((*words, "--fold", str(fold)), place / f"fold-{fold}"))
+    return found
+
+
+def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> list[Path]:
+    """Train runs side by side.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        Runs that are finished are left as they are, others go on from their last epoch.
+    at_a_time : int
+        How many; each gets its share of the cores.
+    more : sequence of str, optional
+        Words for all of them, such as `--cpu`.
+
+    Returns
+    -------
+    list of Path
+        The run folders, in the order of the jobs. What a run prints is in a log beside its folder.
+
+    Raises
+    ------
+    ValueError
+        If runs failed, after the others have finished; names their logs and last lines.
+    """
+    if at_a_time < 1:
+        raise ValueError(f"--jobs must be at least 1, not {at_a_time}")
+    threads = max(1, (os.cpu_count() or 1) // at_a_time)
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    waiting, failed = list(jobs), []
+    running: dict[Job, subprocess.Popen] = {}
+    try:
+        with tqdm(total=len(jobs), desc="runs", unit="run", disable=None) as bar:
+            while waiting or running:
+                while waiting and len(running) < at_a_time:
+                    job = waiting.pop(0)
+                    running[job] = _start(job, more, environment)
+                job = _first_to_end(running)
+                if running.pop(job).returncode:
+                    failed.append(job)
+                bar.update()
+    finally:
+        for process in running.values():
+            process.terminate()
+    if failed:
+        told = "\n".join(_last_line(job.log) for job in failed)
+        raise ValueError(f"{len(failed)} of {len(jobs)} runs failed; the same command goes on with them\n{told}")
+    return [job.folder for job in jobs]
+
+
+def _start(job: Job, more: Sequence[str], environment: dict[str, str]) -> subprocess.Popen:
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "vervet", "train", *job.words, *more, "--out", str(job.folder)]
+    with job.log.open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def _first_to_end(running: dict[Job, subprocess.Popen]) -> Job:
+    """Wait for one of them."""
+    while True:
+        for job, process in running.items():
+            try:
+                process.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                continue
+            return job
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return f"{log}: {next((line for line in reversed(lines) if line.strip()), 'nothing was printed')}"
