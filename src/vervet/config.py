@@ -36,7 +36,7 @@ class FrontEnd:
     n_mels: int = 128  # bands, Slaney scale and area, 0 Hz to half the sampling rate
     top_db: float = 80.0  # the floor, below the clip's maximum; [-top_db, 0] dB becomes [0, 1]
     width: int = 128  # columns of the image; equal to `frames` means no interpolation
-    interpolation: Interpolation = "bilinear"  # over time; without anti-aliasing
+    interpolation: Interpolation = "area"  # over time: a column is the mean of the frames it stands for
 
     def __post_init__(self) -> None:
         _require(self.win_length <= self.n_fft, "win_length must not exceed n_fft")
