@@ -20,7 +20,7 @@ from vervet.evaluation.protocols import Sample
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
-from vervet.training.fit import best_epoch, loss_of
+from vervet.training.fit import kept_epoch, loss_of
 from vervet.training.pool import make_pool
 from vervet.training.study import folds_of, read_study
 
@@ -178,14 +178,16 @@ def test_joint_loss_is_cross_entropy_plus_alpha_times_distance():
     assert float(loss) == pytest.approx(np.log(2) + 10 * 0.5)
 
 
-def test_the_epoch_is_chosen_on_validation():
+def test_the_epoch_is_the_last_or_chosen_on_validation():
     rows = [
         {"epoch": 0, "validation_uar": 0.5, "validation_loss": 0.1},
         {"epoch": 1, "validation_uar": 0.7, "validation_loss": 0.9},
         {"epoch": 2, "validation_uar": 0.7, "validation_loss": 0.8},
     ]
-    assert best_epoch(rows, Stage()) == 2
-    assert best_epoch(rows, Stage(cross_entropy=False, alpha=1.0)) == 0
+    assert kept_epoch(rows, Stage(keep="best")) == 2
+    assert kept_epoch(rows[:2], Stage(keep="best")) == 1
+    assert kept_epoch(rows, Stage(cross_entropy=False, alpha=1.0, keep="best")) == 0
+    assert kept_epoch(rows, Stage(cross_entropy=False, alpha=1.0)) == 2
 
 
 def test_pool_holds_the_images_of_each_version(tiny_corpus, tmp_path):

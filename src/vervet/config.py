@@ -118,6 +118,7 @@ class Stage:
     lr_gamma: float = 0.5
     alpha: float = 0.0  # weight of the L1 distance to the teacher's feature; the other term is cross-entropy
     cross_entropy: bool = True  # off: the distance alone
+    keep: Literal["last", "best"] = "last"  # whose weights: of the last epoch, or of the one that validation prefers
 
     def __post_init__(self) -> None:
         _require(min(self.epochs, self.batch_size, self.lr_step) > 0, "epochs, batch_size and lr_step must be positive")

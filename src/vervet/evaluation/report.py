@@ -119,10 +119,10 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "minutes": ("a number, 0 or more", lambda value: _number(value) and 0 <= value < float("inf")),
     "command": ("a command line", _text),
     "folds": ("different whole numbers, 0 or more", _folds),
-    "best_epoch": ("a whole number, 0 or more", _count),
+    "kept_epoch": ("a whole number, 0 or more", _count),
     "by_speaker": ("an object", lambda value: isinstance(value, dict)),
 }
-_OPTIONAL = {"folds", "best_epoch", "by_speaker"}
+_OPTIONAL = {"folds", "kept_epoch", "by_speaker"}
 
 
 def validate(record: Record) -> None:
@@ -135,7 +135,7 @@ def validate(record: Record) -> None:
         (int, or "all" for the pooled predictions of all folds), wa, uar, macro_f1 (fractions of 1), wa_interval,
         uar_interval ([low, high] by speaker, or null), labels, confusion (rows true, in the order of labels), n_test,
         epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones;
-        with another, `best_epoch`, the one that validation chose. `by_speaker` may hold each test speaker's scores.
+        with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores.
 
     Raises
     ------
@@ -438,8 +438,8 @@ _HEAD = """# Results
 This page is generated from [results.json](results.json) by `vervet report results/results.json`: change that, not this.
 WA is overall accuracy, UAR the mean recall over the emotions; all scores are per cent. A row pools the predictions of
 the folds that it names; `a ± b` is mean and sample standard deviation over its seeds. In brackets, where it could be
-had, stands the 95 % interval from resampling speakers (with several seeds, the mean of their limits). Epochs and
-settings were chosen on validation clips from the training side, never on the test side. An ellipsis between two
+had, stands the 95 % interval from resampling speakers (with several seeds, the mean of their limits). Nothing
+was chosen on the test side: epochs are fixed by the recipe or chosen on validation clips from the training side. An ellipsis between two
 commands stands for those of the other folds and seeds; results.json holds them all, with commit, machine and split."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published

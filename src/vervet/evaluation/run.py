@@ -72,7 +72,7 @@ def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]
         **_scores(rows, run["labels"]),
         "labels": run["labels"],
         "epochs": card["epochs"],
-        "best_epoch": card["epoch"],
+        "kept_epoch": card["epoch"],
         "split_hash": run["split_hash"],
         "commit": card["commit"],
         "machine": run["machine"],
@@ -109,7 +109,7 @@ def _pooled(runs: list[tuple[dict[str, Any], list[dict[str, str]]]]) -> dict[str
         raise ValueError(f"{first['corpus']}, {first['protocol']}: fold given twice among {folds}")
     rows = [row for _, rows in runs for row in rows]
     hashes = "".join(record["split_hash"] for record in records)
-    pooled = {key: value for key, value in first.items() if key != "best_epoch"}
+    pooled = {key: value for key, value in first.items() if key != "kept_epoch"}
     return pooled | {
         "fold": "all",
         "folds": folds,

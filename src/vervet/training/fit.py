@@ -110,14 +110,14 @@ def fit(
     Parameters
     ----------
     model : VisionTransformer
-        Starts the stage; at the end it holds the weights of the best epoch.
+        Starts the stage; at the end it holds the weights of the epoch that is kept.
     stage : Stage
         Its settings.
     name : str
         Of the stage, for the bar and the logs.
     train, validation : Side
-        What is learnt from, and what chooses the epoch: the highest UAR, then the lowest loss; where the stage has no
-        cross-entropy, the lowest loss.
+        What is learnt from, and what chooses the epoch where the stage keeps the best: the highest UAR, then the
+        lowest loss; where it has no cross-entropy, the lowest loss.
     labels : tuple of str
         The emotions, in the order of the logits.
     seed : int
@@ -139,7 +139,7 @@ def fit(
     device = accelerator.device
     optimizer = torch.optim.Adam(model.parameters(), lr=stage.lr, fused=True)
     checkpoint = folder / "checkpoint.safetensors"
-    history, best = _resume(checkpoint, model, optimizer, device)
+    history, kept = _resume(checkpoint, model, optimizer, device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     log = _Log(folder, name, history) if accelerator.is_main_process else None
     batches = len(train.images) // stage.batch_size
@@ -160,19 +160,21 @@ def fit(
             validation_loss, uar = _validate(prepared, stage, validation, labels, device, precision)
             row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss, "validation_uar": uar}
             history.append(row | {"lr": lr, "seconds": time.perf_counter() - started})
-            if epoch == best_epoch(history, stage):
-                best = {key: value.detach().clone() for key, value in model.state_dict().items()}
+            if epoch == kept_epoch(history, stage):
+                kept = {key: value.detach().clone() for key, value in model.state_dict().items()}
             if log:
-                _save(checkpoint, model, optimizer, best, history)
+                _save(checkpoint, model, optimizer, kept, history)
                 log.add(history)
             accelerator.wait_for_everyone()
-    accelerator.unwrap_model(prepared).load_state_dict(best)
+    accelerator.unwrap_model(prepared).load_state_dict(kept)
     accelerator.free_memory()
     return history
 
 
-def best_epoch(history: list[dict[str, float]], stage: Stage) -> int:
-    """The epoch that validation prefers; the later of two that are equal in all respects."""
+def kept_epoch(history: list[dict[str, float]], stage: Stage) -> int:
+    """The epoch whose weights are kept: the last, or the one that validation prefers, of equal ones the later."""
+    if stage.keep == "last":
+        return int(history[-1]["epoch"])
     uar = 1.0 if stage.cross_entropy else 0.0
     chosen = max(history, key=lambda row: (uar * row["validation_uar"], -row["validation_loss"], row["epoch"]))
     return int(chosen["epoch"])
@@ -217,10 +219,10 @@ def _validate(
     return loss, scores(true, [labels[i] for i in logits.argmax(1).tolist()], labels).uar
 
 
-def _save(path: Path, model: VisionTransformer, optimizer, best: dict[str, Tensor], history: list) -> None:
-    """The network now and at its best, Adam's moments, and the log, in one file."""
+def _save(path: Path, model: VisionTransformer, optimizer, kept: dict[str, Tensor], history: list) -> None:
+    """The network now and as it is to be kept, Adam's moments, and the log, in one file."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
-    tensors |= {f"best.{key}": value for key, value in best.items()}
+    tensors |= {f"kept.{key}": value for key, value in kept.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
     save(path, tensors, {"history": history})
@@ -232,7 +234,7 @@ def _resume(path: Path, model: VisionTransformer, optimizer, device: torch.devic
     if not path.exists():
         return [], {}
     tensors, data = load(path)
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "kept": {}, "adam": {}}
     for key, value in tensors.items():
         group, _, rest = key.partition(".")
         groups[group][rest] = value.to(device)
@@ -242,7 +244,7 @@ def _resume(path: Path, model: VisionTransformer, optimizer, device: torch.devic
         index, _, rest = key.partition(".")
         state.setdefault(int(index), {})[rest] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return data["history"], groups["best"]
+    return data["history"], groups["kept"]
 
 
 class _Log:

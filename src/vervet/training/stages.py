@@ -13,7 +13,7 @@ from vervet.config import Recipe, Vit
 from vervet.evaluation.protocols import Sample, Split
 from vervet.models.checkpoint import load, load_network, save, save_network
 from vervet.models.vit import VisionTransformer
-from vervet.training.fit import Side, best_epoch, fit, predict, seed_of
+from vervet.training.fit import Side, kept_epoch, fit, predict, seed_of
 from vervet.training.pool import Pool
 
 
@@ -113,7 +113,7 @@ def _fit(workshop: Workshop, name: str, model: VisionTransformer, teacher: Visio
         workshop.recipe.precision,
     )
     if workshop.accelerator.is_main_process:
-        chosen = {"stage": name, "settings": asdict(stage), "epoch": best_epoch(history, stage), "epochs": len(history)}
+        chosen = {"stage": name, "settings": asdict(stage), "epoch": kept_epoch(history, stage), "epochs": len(history)}
         network = "teacher" if name == "teacher" else "student"
         minutes = sum(row["seconds"] for row in history) / 60
         save_network(folder, model, workshop.card | {"network": network, "minutes": minutes} | chosen)
