@@ -438,9 +438,10 @@ _HEAD = """# Results
 This page is generated from [results.json](results.json) by `vervet report results/results.json`: change that, not this.
 WA is overall accuracy, UAR the mean recall over the emotions; all scores are per cent. A row pools the predictions of
 the folds that it names; `a ± b` is mean and sample standard deviation over its seeds. In brackets, where it could be
-had, stands the 95 % interval from resampling speakers (with several seeds, the mean of their limits). Nothing
-was chosen on the test side: epochs are fixed by the recipe or chosen on validation clips from the training side. An ellipsis between two
-commands stands for those of the other folds and seeds; results.json holds them all, with commit, machine and split."""
+had, stands the 95 % interval from resampling speakers (with several seeds, the mean of their limits). Nothing was
+chosen on the test side: epochs are fixed by the recipe, or chosen on validation clips from the training side. An
+ellipsis between two commands stands for those of the other folds and seeds; results.json holds them all, with commit,
+machine and split. A command makes its row at the commit that is filed with it."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""
