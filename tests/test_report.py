@@ -162,13 +162,13 @@ def test_page():
     )  # fmt: skip
     head, _, teacher, student = lines(page, "Leaky")
     assert head.startswith("| corpus | protocol | network | recipe | folds | seeds | test clips | WA |")
-    assert "| EmoDB | `paper` (leaky) | teacher | `paper` | 0 of 5 | 0 | 20 | 85.0 |" in teacher
+    assert "| EmoDB | `paper` (leaky) | teacher | `paper` | 0 (1 of 5) | 0 | 20 | 85.0 |" in teacher
     assert teacher.split(" | ")[-2] == "96.96"
     assert "| 0-1 | 20 | 87.5 ± 3.5 |" in student
     assert student.split(" | ")[-2] == "98.83"
 
     _, _, emodb, savee, radio = lines(page, "Honest")
-    assert "`speaker` | student | `paper` | 0-2 of 10 | 0 | 60 |" in emodb
+    assert "`speaker` | student | `paper` | 0-2 (3 of 10) | 0 | 60 |" in emodb
     assert "published" not in lines(page, "Honest")[0]
     assert "`vervet train paper.yaml --fold 0 --seed=0` … `vervet train paper.yaml --fold 2 --seed=0`" in emodb
     assert "| all 4 |" in savee
@@ -181,7 +181,7 @@ def test_page():
     assert "- EmoDB, `speaker`, teacher: nothing." in gaps
     assert "EmoDB, `paper`" not in gaps
     assert "SAVEE, `speaker`, student" not in gaps
-    assert "WA 87.5 ± 3.5 leaky (folds 0 of 5), 85.0 on unheard speakers (folds 0-2 of 10)" in page
+    assert "WA 87.5 ± 3.5 leaky (folds 0 (1 of 5)), 85.0 on unheard speakers (folds 0-2 (3 of 10))" in page
     assert "Whisper large v3" in page.split("## References: not ours")[1]
     for table in ("Leaky", "Honest", "References"):
         assert len({line.replace(r"\|", "").count("|") for line in lines(page, table)[:3]}) == 1

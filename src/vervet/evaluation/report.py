@@ -484,7 +484,7 @@ def _folds_cell(row: Record) -> str:
         return "all"
     if total is None:
         return _ranges(folds)
-    return f"all {total}" if len(folds) == total else f"{_ranges(folds)} of {total}"
+    return f"all {total}" if len(folds) == total else f"{_ranges(folds)} ({len(folds)} of {total})"
 
 
 def _commands_cell(commands: Sequence[str]) -> str:
