@@ -99,13 +99,23 @@ def test_stages_may_be_added_one_by_one(run, tiny_corpus, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_folders_of_others_are_left_alone(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("")
+    assert main(words(tiny_recipe, tiny_corpus, tmp_path / "photos")) == 1
+    assert "is not empty and holds no run" in capsys.readouterr().err
+
+
 def test_a_student_needs_its_teacher(tiny_recipe, tiny_corpus, tmp_path, capsys):
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", "--stages=student")) == 1
     assert "stage student needs a teacher" in capsys.readouterr().err
 
 
-def test_bfloat16_trains_too(tiny_recipe, tiny_corpus, tmp_path):
+def test_bfloat16_trains_too_where_a_run_was_killed_at_its_very_start(tiny_recipe, tiny_corpus, tmp_path):
     out = tmp_path / "run"
+    out.mkdir()
+    (out / "split.csv").write_text("what was written before the kill\n")
+    (out / "audit.json.partial").write_text("{")
     more = ("--stages=student", "--student.alpha=0", "--precision=bfloat16", "--student.epochs=1")
     assert main(words(tiny_recipe, tiny_corpus, out, *more)) == 0
     assert {tensor.dtype for tensor in weights(out).values()} == {torch.float32}

@@ -30,6 +30,8 @@ from vervet.training.fit import predict
 from vervet.training.pool import make_pool
 from vervet.training.stages import Workshop, is_done, run_stages
 
+FIRST_FILES = ("split.csv", "audit.json", "recipe.yaml", "run.json")
+
 
 def train(
     recipe: Recipe,
@@ -123,14 +125,15 @@ def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command
         if differing:
             raise ValueError(f"{out} holds another run, which differs in {'; '.join(differing)}. Choose another --out")
         return
-    if out.exists() and any(out.iterdir()):
+    # `run.json` comes last: a run that was killed before it left some of the others, and they are written again.
+    if out.exists() and any(file.name.removesuffix(".partial") not in FIRST_FILES for file in out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no run; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     rows = sides.rows(root)
-    write_table(out / "split.csv", rows)
     finding = audit(rows, root)
-    write_json(out / "audit.json", finding.to_json())
     print("\n".join(finding.verdict), file=sys.stderr)
+    write_table(out / "split.csv", rows)
+    write_json(out / "audit.json", finding.to_json())
     record = {"command": shlex.join(command), "commit": commit(), "machine": machine(), "versions": versions()}
     recipe = yaml.safe_dump(json.loads(json.dumps(identity["settings"])), sort_keys=False)
     write_atomically(out / "recipe.yaml", recipe.encode())
