@@ -19,6 +19,7 @@ from vervet.evaluation.metrics import Scores
 
 # Blue, orange and vermilion of Okabe & Ito ("Color universal design", 2008), told apart by colour-blind readers.
 BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
+BARS = (BLUE, ORANGE, "#009E73", "#CC79A7", VERMILION, "#56B4E9")  # all of Okabe & Ito's
 INK, MUTED, FAINT, PAPER = "#22262b", "#6b7280", "#e5e7eb", "#ffffff"
 DPI = 160
 
@@ -175,7 +176,7 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], title: str, measure: str =
             raise ValueError(f"two rows tell of {', '.join(key)}")
     corpora, networks = list(dict.fromkeys(key[0] for key in keys)), list(dict.fromkeys(key[2] for key in keys))
     protocols = sorted({key[1] for key in keys}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
-    figure = new_figure(max(7.5, 1.2 + len(corpora) * (0.9 + 1.05 * len(protocols))), 4.3)
+    figure = new_figure(max(9.0, 2.6 + len(corpora) * (0.9 + 1.05 * len(protocols))), 4.3)
     panels = figure.subplots(1, len(corpora), squeeze=False, sharey=True)[0]
     for axes, corpus in zip(panels, corpora, strict=True):
         _protocol_panel(axes, [row for row in rows if row["corpus"] == corpus], protocols, networks, measure)
@@ -183,7 +184,7 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], title: str, measure: str =
     panels[0].set_ylabel(f"{measure.upper()}, %")
     handles, names = panels[0].get_legend_handles_labels()
     if len(networks) > 1:
-        figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False, fontsize=9)
+        figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
     titles(figure, title, "Hatched: leaky, the test holds other versions of training clips. Lines: 95 % by speaker.")
     return figure
 
@@ -321,7 +322,7 @@ def _protocol_panel(
     _plain(axes)
     width = 0.8 / len(networks)
     for place, network in enumerate(networks):
-        colour = (BLUE, ORANGE, MUTED)[place % 3]
+        colour = BARS[place % len(BARS)]
         axes.bar(0, 0, color=colour, label=network)  # for the legend: a bar without hatching
         for row in rows:
             if row["network"] == network:

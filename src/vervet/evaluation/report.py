@@ -391,6 +391,8 @@ def _bars(records: Sequence[Record]) -> list[Record]:
     """The rows of the tables as bars: of one corpus, protocol, network and recipe, the one of most folds."""
     bars: dict[tuple, Record] = {}
     for row in summarise(records):  # most folds first
+        if row["network"] not in NETWORKS:
+            continue
         network = f"{row['network']} ({row['recipe']})"
         bar = {"corpus": CORPORA.get(row["corpus"], row["corpus"]), "protocol": row["protocol"], "network": network}
         limits = {key: row[key] for key in ("wa_interval", "uar_interval")}
