@@ -22,7 +22,7 @@ from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 from vervet.training.fit import kept_epoch, loss_of
 from vervet.training.pool import make_pool
-from vervet.training.study import folds_of, read_study
+from vervet.training.study import folds_of, read_study, run_jobs
 
 SMALL = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
 
@@ -109,6 +109,28 @@ def test_folders_of_others_are_left_alone(tiny_recipe, tiny_corpus, tmp_path, ca
 def test_a_student_needs_its_teacher(tiny_recipe, tiny_corpus, tmp_path, capsys):
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", "--stages=student")) == 1
     assert "stage student needs a teacher" in capsys.readouterr().err
+
+
+def test_a_teacher_may_be_borrowed(run, tiny_corpus, tmp_path, capsys):
+    recipe = run.parent / "tiny.yaml"
+    out = tmp_path / "borrower"
+    assert main(words(recipe, tiny_corpus, out, "--teacher", str(run), "--student.alpha=1")) == 0
+    for stage in ("teacher", "matching"):
+        ours, theirs = weights(out, stage), weights(run, stage)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    networks = {record["network"] for record in json.loads((out / "metrics.json").read_text())}
+    assert networks == {"student", "student-matched"}  # the teacher's scores are the other run's
+    assert json.loads((out / "teacher" / "borrowed.json").read_text())["recipe"] == "tiny"
+    capsys.readouterr()
+    for settings, message in (
+        (["--teacher", str(run), "--seed=1"], "differs in settings.seed (0 there, 1 here)"),
+        (["--teacher", str(run), "--teacher.lr=0.5"], "settings.teacher.lr"),
+        (["--teacher", str(tmp_path)], "holds no finished teacher"),
+        (["--teacher", str(run), "--fold", "all"], "--teacher belongs to one fold"),
+    ):
+        assert main(words(recipe, tiny_corpus, tmp_path / "other", *settings)) == 1
+        assert message in capsys.readouterr().err
+        shutil.rmtree(tmp_path / "other", ignore_errors=True)
 
 
 def test_bfloat16_trains_too_where_a_run_was_killed_at_its_very_start(tiny_recipe, tiny_corpus, tmp_path):
@@ -318,6 +340,7 @@ def test_a_study_names_every_run(tiny_recipe, tmp_path):
         "emodb-paper-tiny-student.lr=1e-3-0/fold-0",
     ]
     assert jobs[3].words[1:] == ("--corpus", "emodb", "--protocol", "speaker", "--seed=1", "--fold", "3")
+    assert jobs[3].needs is None
     assert jobs[0].log == tmp_path / "runs" / "emodb-speaker-tiny-0" / "fold-0.log"
 
 
@@ -327,6 +350,10 @@ def test_a_study_names_every_run(tiny_recipe, tmp_path):
         ("{}", "a study is a list of experiments"),
         ("- {corpus: emodb, protocol: paper}", "experiment 0: needs corpus, protocol and recipe"),
         ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, fold: '1'}", "unknown setting 'fold'; .* is 'folds'"),
+        (
+            "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', teacher: fast}",
+            "teacher is to come from .*emodb-paper-fast-0/fold-0, which the study does not train",
+        ),
         (2 * "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0'}\n", "asked for twice: .*fold-0"),
         ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', settings: [--x=1]}", "unknown setting 'x'"),
     ],
@@ -335,6 +362,27 @@ def test_faulty_studies_are_refused(text, message, tiny_recipe, tmp_path):
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_study(tmp_path / "study.yaml", tmp_path / "runs")
+
+
+def test_a_teacher_is_trained_before_it_is_lent(tiny_recipe, tmp_path, monkeypatch):
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', teacher: tiny,"
+        "   settings: [--student.alpha=1]}\n"
+        "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0'}\n"
+    )
+    jobs = read_study(study, tmp_path / "runs")
+    lender = tmp_path / "runs" / "emodb-paper-tiny-0" / "fold-0"
+    assert (jobs[0].needs, jobs[0].words[-2:]) == (lender, ("--teacher", str(lender)))
+    started = []
+
+    def start(job, more, environment):
+        started.append(job)
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr("vervet.training.study._start", start)
+    run_jobs(jobs, 2)
+    assert started == [jobs[1], jobs[0]]
 
 
 def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatch, capsys):

@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--protocol", required=True, choices=("paper", "clip", "sentence", "speaker", "table"))
     sub.add_argument("--fold", default="0", help="which fold is the test side: a number, several (0,2,5-7), or all")
     sub.add_argument("--jobs", type=int, default=1, help="how many of several folds to train at a time; default: 1")
+    sub.add_argument("--teacher", type=Path, default=None, metavar="RUN", help="take over the teacher of another run")
     sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; continues what it holds")
     sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
@@ -201,7 +202,9 @@ def _train(args: argparse.Namespace) -> int:
     cache = args.cache or Path.home() / ".cache" / "vervet"
     command = ["vervet", *args.words]
     name, fold = recipe_name(args.recipe, args.settings), int(args.fold)
-    run = train(recipe, args.corpus, args.root, args.protocol, fold, args.out, cache, name, command, args.cpu)
+    run = train(
+        recipe, args.corpus, args.root, args.protocol, fold, args.out, cache, name, command, args.cpu, args.teacher
+    )
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first
         export(run, run / "model.onnx")
         print(summary(present(run)))
@@ -212,6 +215,8 @@ def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     from vervet.evaluation.run import evaluate, summary
     from vervet.training.study import Job, folds_of, run_jobs
 
+    if args.teacher:
+        raise ValueError("--teacher belongs to one fold; several need a study, see docs/training.md")
     folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
     words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings)
     jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}") for fold in folds]

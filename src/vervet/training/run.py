@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ from vervet.training.pool import make_pool
 from vervet.training.stages import Workshop, is_done, run_stages
 
 FIRST_FILES = ("split.csv", "audit.json", "recipe.yaml", "run.json")
+BORROWED = "borrowed.json"  # beside a teacher that another run has trained: which
+TEACHER_SETTINGS = (
+    "seed", "precision", "silent", "contradictory", "front_end", "augment", "teacher_network", "teacher",
+)  # fmt: skip
 
 
 def train(
@@ -44,6 +48,7 @@ def train(
     recipe_name: str,
     command: Sequence[str] = (),
     cpu: bool = False,
+    teacher: Path | None = None,
 ) -> Path:
     """Train by a recipe and test the networks that come of it.
 
@@ -68,6 +73,8 @@ def train(
         What the user typed, for the record.
     cpu : bool, optional
         Leave a GPU alone.
+    teacher : Path, optional
+        A run whose teacher is taken over instead of training one: it must have been trained as this one would be.
 
     Returns
     -------
@@ -77,8 +84,11 @@ def train(
     Raises
     ------
     ValueError
-        If `out` holds a run of other settings (all that differ are named), or the corpus or the split is at fault.
+        If `out` holds a run of other settings or `teacher` a teacher of others (all that differ are named), or the
+        corpus or the split is at fault.
     """
+    if teacher:
+        recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage != "teacher"))
     accelerator = Accelerator(cpu=cpu)
     root = corpus_root(corpus, root)
     utterances, removed = clean(load_corpus(corpus, root), recipe.silent, recipe.contradictory)
@@ -98,6 +108,8 @@ def train(
     if accelerator.is_main_process:
         folder = root.parent if root.is_file() else root
         _open(out, identity, sides, folder, command)
+        if teacher:
+            _borrow(teacher, out, identity)
         for utterance, reason in removed:
             print(f"left out: {utterance.path.name}: {reason}", file=sys.stderr)
     accelerator.wait_for_everyone()
@@ -109,7 +121,8 @@ def train(
     run_stages(workshop)
     if accelerator.is_main_process:
         for stage in ("teacher", "matching", "student"):
-            if is_done(out / stage) and not (out / stage / "predictions.csv").exists():
+            borrowed = (out / stage / BORROWED).exists()
+            if is_done(out / stage) and not borrowed and not (out / stage / "predictions.csv").exists():
                 _test(workshop, stage)
         _publish(out)
     accelerator.wait_for_everyone()
@@ -138,6 +151,25 @@ def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command
     recipe = yaml.safe_dump(json.loads(json.dumps(identity["settings"])), sort_keys=False)
     write_atomically(out / "recipe.yaml", recipe.encode())
     write_json(path, identity | record)
+
+
+def _borrow(source: Path, out: Path, identity: dict[str, Any]) -> None:
+    """Take over the teacher of another run; its scores stay with the run that trained it."""
+    if is_done(out / "teacher"):
+        return
+    if not is_done(source / "teacher"):
+        raise ValueError(f"--teacher {source}: holds no finished teacher")
+    known = json.loads((source / "run.json").read_text())
+    wanted = json.loads(json.dumps({key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash")}))
+    settings = json.loads(json.dumps({key: identity["settings"][key] for key in TEACHER_SETTINGS}))
+    differing = _differences(known, wanted | {"settings": settings})
+    if differing:
+        raise ValueError(f"--teacher {source} differs in {'; '.join(differing)}")
+    (out / "teacher").mkdir(exist_ok=True)
+    write_json(out / "teacher" / BORROWED, {"from": str(source), "recipe": known["recipe"], "commit": known["commit"]})
+    for name in ("features.safetensors", "model.safetensors", "model.json"):  # the last one says that it is done
+        if (source / "teacher" / name).exists():
+            write_atomically(out / "teacher" / name, (source / "teacher" / name).read_bytes())
 
 
 def _differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

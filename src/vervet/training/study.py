@@ -1,6 +1,7 @@
 """Many training runs, each a process of its own, a few at a time: the folds of one experiment, or a whole study."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ class Experiment:
     folds: str = "all"
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()  # overrides, as on the command line
+    teacher: str = ""  # name of another recipe of this study: its runs of the same seed and fold lend their teacher
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Job:
 
     words: tuple[str, ...]
     folder: Path
+    needs: Path | None = None  # the run folder that must be finished before
 
     @property
     def log(self) -> Path:
@@ -108,6 +111,9 @@ def read_study(path: Path, out: Path) -> list[Job]:
             raise ValueError(f"{where}: needs corpus, protocol and recipe")
         jobs += _jobs(experiment, path.parent, out)
     folders = [job.folder for job in jobs]
+    lacking = sorted({str(job.needs) for job in jobs if job.needs and job.needs not in folders})
+    if lacking:
+        raise ValueError(f"{path}: a teacher is to come from {', '.join(lacking)}, which the study does not train")
     twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if twice:
         raise ValueError(f"{path}: asked for twice: {', '.join(twice)}")
@@ -121,11 +127,18 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         settings = (*experiment.settings, f"--seed={seed}")
         recipe = load_recipe(file, settings)
         words = (str(file), "--corpus", experiment.corpus, "--protocol", experiment.protocol, *settings)
-        name = recipe_name(file, settings).replace(" --", "-").replace(" ", "-").replace("/", "-")
-        place = out / f"{experiment.corpus}-{experiment.protocol}-{name}-{seed}"
+        place = out / _folder_name(experiment, recipe_name(file, settings), seed)
+        lender = out / _folder_name(experiment, experiment.teacher, seed) if experiment.teacher else None
         for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
-            found.append(Job((*words, "--fold", str(fold)), place / f"fold-{fold}"))
+            needs = lender / f"fold-{fold}" if lender else None
+            borrow = ("--teacher", str(needs)) if needs else ()
+            found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", needs))
     return found
+
+
+def _folder_name(experiment: Experiment, recipe: str, seed: int) -> str:
+    """The recipe's name may hold settings with spaces, slashes and brackets."""
+    return f"{experiment.corpus}-{experiment.protocol}-{re.sub('[^a-zA-Z0-9._=]+', '-', recipe).strip('-')}-{seed}"
 
 
 def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> list[Path]:
@@ -159,8 +172,10 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> l
     try:
         with tqdm(total=len(jobs), desc="runs", unit="run", disable=None) as bar:
             while waiting or running:
-                while waiting and len(running) < at_a_time:
-                    job = waiting.pop(0)
+                unfinished = {job.folder for job in (*waiting, *running)}
+                ready = [job for job in waiting if job.needs not in unfinished]
+                for job in ready[: at_a_time - len(running)]:
+                    waiting.remove(job)
                     running[job] = _start(job, more, environment)
                 job = _first_to_end(running)
                 if running.pop(job).returncode:
