@@ -15,6 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
+from vervet.evaluation.ablation import Ablation
 from vervet.evaluation.metrics import Scores
 
 # Blue, orange and vermilion of Okabe & Ito ("Color universal design", 2008), told apart by colour-blind readers.
@@ -187,6 +188,67 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], title: str, measure: str =
         figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
     titles(figure, title, "Hatched: leaky, the test holds other versions of training clips. Lines: 95 % by speaker.")
     return figure
+
+
+def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
+    """Draw what each changed setting does to WA, leaky and honest beside each other.
+
+    Parameters
+    ----------
+    changes : sequence of Ablation
+        Of one corpus, each with a `wa_gain`.
+    title : str
+        What the figure shows.
+
+    Returns
+    -------
+    Figure
+        A row per network and change, grouped by question; a panel per protocol; dots, in points of WA.
+
+    Raises
+    ------
+    ValueError
+        When there is no change.
+    """
+    if not changes:
+        raise ValueError("there is no change to draw")
+    rows = list(dict.fromkeys((one.question, one.network, one.change) for one in changes))
+    protocols = sorted({one.protocol for one in changes}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
+    figure = new_figure(5.0 + 3.2 * len(protocols), 1.5 + 0.3 * len(rows))
+    panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
+    widest = max(abs(100 * (one.wa_gain or 0)) for one in changes) + 2
+    for axes, protocol in zip(panels, protocols, strict=True):
+        leaky = protocol == "paper"
+        axes.axvline(0, color=MUTED, linewidth=1)
+        for one in changes:
+            if one.protocol == protocol:
+                gain, y = 100 * (one.wa_gain or 0), rows.index((one.question, one.network, one.change))
+                axes.plot([0, gain], [y, y], color=FAINT, linewidth=3, solid_capstyle="round", zorder=1)
+                axes.plot(gain, y, "o", color=BLUE, markerfacecolor=PAPER if leaky else BLUE, markersize=6)
+                axes.annotate(
+                    f"{gain:+.1f}", (gain, y), (7 if gain >= 0 else -7, 0), textcoords="offset points",
+                    ha="left" if gain >= 0 else "right", va="center", fontsize=8, color=INK,
+                )  # fmt: skip
+        axes.set_title(f"{protocol}{' (leaky)' if leaky else ''}", loc="left", fontsize=10, fontweight="bold")
+        axes.set_xlim(-1.25 * widest, 1.25 * widest)
+        axes.set_xlabel("change of WA, points")
+        _plain(axes)
+    panels[0].set_yticks(
+        range(len(rows)), [f"{network}: {', '.join(map(_short, change))}" for _, network, change in rows]
+    )
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    starts = [y for y, row in enumerate(rows) if y and row[0] != rows[y - 1][0]]
+    for axes in panels:
+        for y in starts:
+            axes.axhline(y - 0.5, color=FAINT, linewidth=0.8)
+    titles(figure, title, "Against the same recipe, folds and seeds without the change. Hollow: leaky.")
+    return figure
+
+
+def _short(setting: str) -> str:
+    """A setting without the part of the recipe that it belongs to."""
+    key, _, value = setting.partition("=")
+    return f"{key.rpartition('.')[2]} {value}"
 
 
 def robustness_figure(rows: Sequence[Mapping[str, Any]], title: str, protocol: str) -> Figure:

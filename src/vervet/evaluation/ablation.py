@@ -1,0 +1,125 @@
+"""What one changed setting costs or gains: a recipe with an override against the same recipe without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vervet.evaluation.metrics import from_confusion, mean_spread
+
+Record = dict[str, Any]
+
+# What a setting that was changed is about, in the order in which the page asks. A recipe's part stands before the dot.
+QUESTIONS = {
+    "patch": "Patch shape",
+    "position": "Position encoding",
+    "stem": "Convolutional stem",
+    "alpha": "Weight of the distance to the teacher's feature",
+    "depth": "Depth and heads",
+    "heads": "Depth and heads",
+    "width": "Columns of the image",
+    "image": "Columns of the image",
+}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One change, measured; scores are fractions of 1, differences are to the recipe without the change."""
+
+    corpus: str
+    protocol: str
+    network: str
+    recipe: str  # without the change
+    change: tuple[str, ...]  # settings as on the command line, without the dashes
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    n_test: int  # of one seed
+    wa: tuple[float, float | None]  # mean and spread over seeds
+    uar: tuple[float, float | None]
+    wa_gain: float | None  # on the folds and seeds that both were run on; None where there are none
+    uar_gain: float | None
+
+    @property
+    def question(self) -> str:
+        """What is asked by this change."""
+        keys = [setting.partition("=")[0].rpartition(".")[2] for setting in self.change]
+        return next((question for key, question in QUESTIONS.items() if key in keys), "Other settings")
+
+
+def is_ablation(record: Record) -> bool:
+    """Whether a record is of a recipe with overrides, whose name goes on with them."""
+    return " --" in record["recipe"]
+
+
+def ablations(records: Sequence[Record]) -> list[Ablation]:
+    """Compare every recipe that has overrides with the recipe itself.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        As in `results.json`; those of single folds count, and under `paper` the one fold of each seed.
+
+    Returns
+    -------
+    list of Ablation
+        In the order of `QUESTIONS`, then of corpus, protocol, recipe, network and change.
+    """
+    by_fold: dict[tuple, dict[tuple[int, int], Record]] = {}
+    for record in records:
+        if record["fold"] != "all":
+            key = tuple(record[name] for name in ("corpus", "protocol", "network", "recipe"))
+            by_fold.setdefault(key, {})[record["seed"], record["fold"]] = record
+    found = []
+    for (corpus, protocol, network, recipe), runs in by_fold.items():
+        base, *change = recipe.split(" --")
+        if change:
+            plain = by_fold.get((corpus, protocol, network, base), {})
+            found.append(_compare(corpus, protocol, network, base, tuple(change), runs, plain))
+    order = list(dict.fromkeys(QUESTIONS.values()))
+    return sorted(
+        found,
+        key=lambda one: (
+            [*order, one.question].index(one.question), one.corpus, one.protocol, one.recipe, one.network, one.change,
+        ),
+    )  # fmt: skip
+
+
+def _compare(
+    corpus: str,
+    protocol: str,
+    network: str,
+    recipe: str,
+    change: tuple[str, ...],
+    runs: dict[tuple[int, int], Record],
+    plain: dict[tuple[int, int], Record],
+) -> Ablation:
+    pooled = _pooled(runs)
+    both = runs.keys() & plain.keys()
+    gains: dict[str, float | None] = {"wa": None, "uar": None}
+    if both:
+        ours, theirs = (_pooled({key: side[key] for key in both}) for side in (runs, plain))
+        for measure in gains:
+            gains[measure] = float(np.mean([ours[seed][measure] - theirs[seed][measure] for seed in ours]))
+    return Ablation(
+        corpus, protocol, network, recipe, change,
+        folds=tuple(sorted({fold for _, fold in runs})),
+        seeds=tuple(sorted(pooled)),
+        n_test=max(int(scores["n"]) for scores in pooled.values()),
+        wa=mean_spread([scores["wa"] for scores in pooled.values()]),
+        uar=mean_spread([scores["uar"] for scores in pooled.values()]),
+        wa_gain=gains["wa"],
+        uar_gain=gains["uar"],
+    )  # fmt: skip
+
+
+def _pooled(runs: dict[tuple[int, int], Record]) -> dict[int, dict[str, float]]:
+    """Seed -> wa, uar and n of the predictions of all its folds."""
+    pooled = {}
+    for seed in sorted({seed for seed, _ in runs}):
+        chosen = [record for (other, _), record in runs.items() if other == seed]
+        scores = from_confusion(np.sum([one["confusion"] for one in chosen], axis=0).tolist(), chosen[0]["labels"])
+        pooled[seed] = {"wa": scores.wa, "uar": scores.uar, "n": scores.n}
+    return pooled
