@@ -3,6 +3,7 @@ import json
 import pytest
 
 from vervet.cli import main
+from vervet.evaluation.ablation import ablations
 from vervet.evaluation.metrics import from_confusion
 from vervet.evaluation.report import add, load, markdown, summarise, validate, write
 
@@ -210,3 +211,26 @@ def test_the_picture_has_a_bar_for_each_network_and_recipe(tmp_path):
     page = write(tmp_path / "results.json").read_text()
     assert "(leakage.png)" in page
     assert (tmp_path / "leakage.png").stat().st_size > 10_000
+
+
+def test_a_changed_setting_is_held_against_the_recipe_without_it(tmp_path):
+    found = [
+        leaky(recipe="fast"),
+        leaky(((10, 0), (2, 8)), recipe="fast --student.alpha=100"),
+        *(record(recipe="fast", fold=fold) for fold in (0, 1, 2)),
+        record(((7, 3), (1, 9)), recipe="fast --student.alpha=100", fold=1),
+        record(((7, 3), (1, 9)), recipe="fast --student.alpha=100", fold=7),  # the recipe itself was not run on it
+        record(recipe="alone --student_network.patch=[16, 16]", fold=0),
+    ]
+    patch, pooled, honest = ablations(found)
+    assert (patch.question, patch.wa_gain) == ("Patch shape", None)
+    assert (honest.protocol, honest.n_test, honest.folds, honest.wa[0]) == ("speaker", 40, (1, 7), 0.8)
+    assert honest.wa_gain == pytest.approx(0.8 - 0.85)
+    assert (pooled.protocol, pooled.change) == ("paper", ("student.alpha=100",))
+    assert (pooled.wa_gain, pooled.uar_gain) == (pytest.approx(0.05), pytest.approx(0.05))
+    add(tmp_path / "results.json", found)
+    page = write(tmp_path / "results.json").read_text()
+    table = lines(page, "Ablations")
+    assert "| `student.alpha=100` | 0 (1 of 5) | 0 | 20 | 90.0 | +5.0 | 90.0 | +5.0 |" in " ".join(table)
+    assert "alpha=100" not in page.split("## Ablations")[0]
+    assert (tmp_path / "ablations-emodb.png").stat().st_size > 10_000

@@ -404,3 +404,12 @@ def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatc
     records = json.loads((tmp_path / "results.json").read_text())
     assert [record["fold"] for record in records] == [0, 1, "all"]
     assert "README.md" in capsys.readouterr().out
+    jobs = read_study(study, tmp_path / "runs")
+    assert all(job.finished for job in jobs)
+    tiny_recipe.write_text(tiny_recipe.read_text() + "seed: 0\naugment: {noise_sigma: 0.1}\n")
+    assert not any(job.finished for job in read_study(study, tmp_path / "runs"))  # of another recipe
+    shutil.rmtree(jobs[1].folder)
+    (tmp_path / "results.json").unlink()
+    assert main(["study", str(study), *more, "--cache", str(tmp_path / "cache")]) == 1
+    assert "settings.augment.noise_sigma (0.005 there, 0.1 here)" in jobs[0].log.read_text()
+    assert [record["fold"] for record in json.loads((tmp_path / "results.json").read_text())] == [1]  # the finished one

@@ -219,7 +219,7 @@ def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
         raise ValueError("--teacher belongs to one fold; several need a study, see docs/training.md")
     folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
     words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings)
-    jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}") for fold in folds]
+    jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}", recipe) for fold in folds]
     print(summary(evaluate(run_jobs(jobs, args.jobs, _passed_on(args, "root", "cache", "cpu")))))
     return 0
 
@@ -229,9 +229,14 @@ def _study(args: argparse.Namespace) -> int:
     from vervet.evaluation.run import evaluate
     from vervet.training.study import read_study, run_jobs
 
-    runs = run_jobs(read_study(args.study, args.out), args.jobs, _passed_on(args, "cache", "cpu"))
-    add(args.results, evaluate(runs))
-    print(write(args.results))
+    jobs = read_study(args.study, args.out)
+    try:
+        run_jobs(jobs, args.jobs, _passed_on(args, "cache", "cpu"))
+    finally:  # what is finished is filed even where a run failed or the study was interrupted
+        finished = [job.folder for job in jobs if job.finished]
+        if finished:
+            add(args.results, evaluate(finished))
+            print(write(args.results))
     return 0
 
 

@@ -96,7 +96,7 @@ def train(
     labels = tuple(e for e in EMOTIONS if any(utterance.emotion == e for utterance in utterances))
     identity = {
         "recipe": recipe_name,
-        "settings": {key: value for key, value in asdict(recipe).items() if key != "stages"},
+        "settings": settings_of(recipe),
         "corpus": corpus,
         "protocol": protocol,
         "leaky": sides.leaky,
@@ -129,12 +129,17 @@ def train(
     return out
 
 
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """All that a run folder is bound to, as `run.json` holds it: stages may be added later, the rest may not change."""
+    return json.loads(json.dumps({key: value for key, value in asdict(recipe).items() if key != "stages"}))
+
+
 def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command: Sequence[str]) -> None:
     """Write what is known before training, or check that it is what the folder already says."""
     path = out / "run.json"
     if path.exists():
         known = json.loads(path.read_text())
-        differing = _differences(known, json.loads(json.dumps(identity)))
+        differing = _differences(known, identity)
         if differing:
             raise ValueError(f"{out} holds another run, which differs in {'; '.join(differing)}. Choose another --out")
         return
@@ -148,7 +153,7 @@ def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command
     write_table(out / "split.csv", rows)
     write_json(out / "audit.json", finding.to_json())
     record = {"command": shlex.join(command), "commit": commit(), "machine": machine(), "versions": versions()}
-    recipe = yaml.safe_dump(json.loads(json.dumps(identity["settings"])), sort_keys=False)
+    recipe = yaml.safe_dump(identity["settings"], sort_keys=False)
     write_atomically(out / "recipe.yaml", recipe.encode())
     write_json(path, identity | record)
 
@@ -160,9 +165,9 @@ def _borrow(source: Path, out: Path, identity: dict[str, Any]) -> None:
     if not is_done(source / "teacher"):
         raise ValueError(f"--teacher {source}: holds no finished teacher")
     known = json.loads((source / "run.json").read_text())
-    wanted = json.loads(json.dumps({key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash")}))
-    settings = json.loads(json.dumps({key: identity["settings"][key] for key in TEACHER_SETTINGS}))
-    differing = _differences(known, wanted | {"settings": settings})
+    wanted = {key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash")}
+    wanted["settings"] = {key: identity["settings"][key] for key in TEACHER_SETTINGS}
+    differing = _differences(known, wanted)
     if differing:
         raise ValueError(f"--teacher {source} differs in {'; '.join(differing)}")
     (out / "teacher").mkdir(exist_ok=True)

@@ -1,11 +1,12 @@
 """Many training runs, each a process of its own, a few at a time: the folds of one experiment, or a whole study."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from vervet.config import Recipe, load_recipe, merge, recipe_name
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import split
+from vervet.training.run import settings_of
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,27 @@ class Job:
 
     words: tuple[str, ...]
     folder: Path
+    recipe: Recipe = field(compare=False)
     needs: Path | None = None  # the run folder that must be finished before
 
     @property
     def log(self) -> Path:
         """What the run prints."""
         return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is trained, tested and written up, by the recipe as it is now."""
+        file = self.folder / "run.json"
+        if not file.exists() or not (self.folder / "metrics.json").exists():
+            return False
+        tested = {"teacher"} if "--teacher" in self.words else set()  # in another run
+        untested = [
+            stage
+            for stage in self.recipe.stages
+            if stage not in tested and not (self.folder / stage / "predictions.csv").exists()
+        ]
+        return not untested and json.loads(file.read_text())["settings"] == settings_of(self.recipe)
 
 
 def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol: str) -> list[int]:
@@ -132,7 +149,7 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
             needs = lender / f"fold-{fold}" if lender else None
             borrow = ("--teacher", str(needs)) if needs else ()
-            found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", needs))
+            found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", recipe, needs))
     return found
 
 
@@ -167,10 +184,11 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> l
         raise ValueError(f"--jobs must be at least 1, not {at_a_time}")
     threads = max(1, (os.cpu_count() or 1) // at_a_time)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    waiting, failed = list(jobs), []
+    waiting, failed = [job for job in jobs if not job.finished], []
     running: dict[Job, subprocess.Popen] = {}
     try:
-        with tqdm(total=len(jobs), desc="runs", unit="run", disable=None) as bar:
+        done = len(jobs) - len(waiting)
+        with tqdm(total=len(jobs), initial=done, desc="runs", unit="run", disable=None) as bar:
             while waiting or running:
                 unfinished = {job.folder for job in (*waiting, *running)}
                 ready = [job for job in waiting if job.needs not in unfinished]
