@@ -199,6 +199,12 @@ def test_stem_keeps_the_shape_and_normalises():
     torch.testing.assert_close(stem(both)[0], out[0])  # statistics are each image's own
 
 
+@pytest.mark.parametrize("network", ["student", "teacher"])
+def test_the_last_block_computes_what_is_read_and_nothing_else_changes(network, images):
+    model = VisionTransformer(NETWORKS[network], 7).eval()
+    torch.testing.assert_close(model.features(images), model.every_token(images)[:, 0], atol=1e-5, rtol=1e-5)
+
+
 def test_gradients_reach_every_weight():
     for config in (small(), small(position="learned", stem=(3,)), small(position="ice", stem=(3,))):
         model = build(config)

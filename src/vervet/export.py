@@ -67,7 +67,7 @@ class WaveformModel(nn.Module):
             tokens = block(tokens)
         last = self.network.last_block
         attention = last.attention.cls_weights(tokens).mean(1)  # (batch, patches)
-        embedding = self.network.norm(last(tokens)[:, 0])
+        embedding = self.network.norm(last(tokens, asking=1)[:, 0])
         return self.network.head(embedding), embedding, attention, images[:, 0]
 
 
