@@ -58,6 +58,28 @@ def test_onnx_and_pytorch_agree(exported, batch):
     assert [answer.shape for answer in answers] == [(batch, 3), (batch, 256), (batch, 128), (batch, 128, 128)]
 
 
+def test_int8_answers_nearly_the_same_from_a_third_of_the_file(exported):
+    folder, path = exported
+    small = export(folder, folder / "int8.onnx", int8=True)
+    assert small.stat().st_size < 0.45 * path.stat().st_size
+    names = [tensor.name for tensor in onnx.load(small).graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    blocks = NETWORKS[folder.name.rstrip("0")].depth
+    assert len([name for name in names if "quantized" in name]) >= 4 * blocks + 1
+    inputs = waveforms(4)
+    whole, eighth = (onnxruntime.InferenceSession(str(file)).run(None, {"waveform": inputs}) for file in (path, small))
+    np.testing.assert_array_equal(whole[3], eighth[3])  # the image stays as it was
+    assert 0 < np.abs(whole[0] - eighth[0]).max() < 0.1 * np.abs(whole[0]).max() + 0.05
+    assert vervet.load(small).card["precision"] == "int8"
+    assert vervet.load(path).card["precision"] == "float32"
+
+
+def test_nothing_that_is_constant_is_left_to_be_computed(exported):
+    _, path = exported
+    graph = onnx.load(path).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    assert [node.name for node in graph.node if node.input and set(node.input) <= constant] == []
+
+
 def test_waveform_model_is_front_end_then_network(exported):
     folder, _ = exported
     network, _ = load_network(folder)

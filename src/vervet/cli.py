@@ -141,11 +141,20 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("export", _export, "a run as one ONNX file that takes a waveform")
     sub.add_argument("run_folder", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    sub.add_argument("--int8", action="store_true", help="8-bit weights: half the time, a third of the file")
 
     sub = command("inside", _inside, "pictures of attention, positions, stem and the whole method in trained networks")
     sub.add_argument("networks", type=Path, nargs="+", metavar="RUN", help="run folders, or stages such as RUN/teacher")
     sub.add_argument("--clip", type=Path, required=True, metavar="FILE", help="the recording to look at")
     sub.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+
+    sub = command("bench", _bench, "time Vervet beside its alternatives on this machine, in turn")
+    sub.add_argument("contenders", nargs="*", metavar="CONTENDER", help="default: all whose packages are installed")
+    sub.add_argument("--clips", type=Path, default=Path("examples"), help="folder of recordings; default: examples")
+    sub.add_argument("--model", default=None, help="as for predict; default: the shipped model")
+    sub.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="a pass for each; default: 1 2")
+    sub.add_argument("--rounds", type=int, default=100, help="how often each is asked; default: 100")
+    formats(sub, "table", "json")
 
     sub = command("report", _report, "make the page of results from their JSON, after filing finished runs in it")
     sub.add_argument("results", type=Path, nargs="?", default=Path("results/results.json"))
@@ -160,6 +169,14 @@ def _describe(args: argparse.Namespace) -> int:
 
     described = describe(args.network, args.classes)
     print(json.dumps(described) if args.format == "json" else summary(described))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from vervet.bench.run import bench, summary
+
+    measured = bench(args.clips, args.model, args.contenders, args.threads, args.rounds)
+    print(json.dumps(measured, indent=1) if args.format == "json" else summary(measured))
     return 0
 
 
@@ -273,7 +290,7 @@ def _robustness(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from vervet.export import export
 
-    print(export(args.run_folder, args.out))
+    print(export(args.run_folder, args.out, args.int8))
     return 0
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import onnx
 import torch
+from onnxruntime import quantization
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from vervet.config import FrontEnd, merge
@@ -71,7 +73,7 @@ class WaveformModel(nn.Module):
         return self.network.head(embedding), embedding, attention, images[:, 0]
 
 
-def export(folder: Path, out: Path) -> Path:
+def export(folder: Path, out: Path, int8: bool = False) -> Path:
     """Write the network of a run as ONNX.
 
     Parameters
@@ -82,7 +84,10 @@ def export(folder: Path, out: Path) -> Path:
         The `.onnx` file. Its input is `waveform` (batch, samples) float32 at the rate in the metadata; its outputs
         are `logits`, `embedding`, `attention`, `log_mel`, as `WaveformModel` returns them. The metadata's key `vervet`
         holds JSON: labels, sampling_rate, duration_s, network, protocol, leaky, corpora, fold, split_hash, commit,
-        version.
+        version, precision.
+    int8 : bool, optional
+        Weights of the network's matrix products as 8-bit integers, a scale per column, and their inputs quantised as
+        they come. About half the time and a third of the file; front end, norms and attention stay float32.
 
     Returns
     -------
@@ -100,8 +105,11 @@ def export(folder: Path, out: Path) -> Path:
     front_end = merge(FrontEnd(), card["front_end"], str(folder / "model.json"))
     model = WaveformModel(front_end, network).eval()
     proto = _graph(model, front_end.samples)
+    if int8:
+        proto = quantised(proto)
     entry = proto.metadata_props.add()
-    entry.key, entry.value = "vervet", json.dumps(_metadata(card, front_end))
+    precision = {"precision": "int8" if int8 else "float32"}
+    entry.key, entry.value = "vervet", json.dumps(_metadata(card, front_end) | precision)
     onnx.checker.check_model(proto)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, proto.SerializeToString())
@@ -122,7 +130,47 @@ def _graph(model: WaveformModel, samples: int) -> onnx.ModelProto:
             dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
         )  # fmt: skip
         log.setLevel(level)
-        return onnx.load(path)
+        proto = onnx.load(path)
+    # What depends on weights alone is computed now, whatever its size.
+    return optimizer.optimize(proto, input_size_limit=1 << 30, output_size_limit=1 << 30)
+
+
+def quantised(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Quantise the network of an exported model; the front end stays as it is.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        As `export` writes it.
+
+    Returns
+    -------
+    onnx.ModelProto
+        With dynamic int8 in the matrix products by constants that follow the image; its metadata is kept.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    image = next(node.input[0] for node in proto.graph.node if "log_mel" in node.output)
+    behind, chosen = {image}, []
+    for node in proto.graph.node:  # in topological order
+        if behind.intersection(node.input):
+            behind.update(node.output)
+            if node.op_type == "MatMul" and node.input[1] in weights:
+                chosen.append(node.name)
+    del proto.graph.value_info[:]  # shapes that would contradict the quantiser's own rewriting
+    log = logging.getLogger()  # it advises, on the root logger, steps that this graph does not need
+    level = log.level
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(proto, source)
+        log.setLevel(logging.ERROR)
+        try:
+            quantization.quantize_dynamic(
+                source, target, op_types_to_quantize=["MatMul"], nodes_to_quantize=chosen, per_channel=True,
+                weight_type=quantization.QuantType.QInt8,
+            )  # fmt: skip
+        finally:
+            log.setLevel(level)
+        return onnx.load(target)
 
 
 def _metadata(card: dict[str, Any], front_end: FrontEnd) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def load(model: str | Path | None = None, *, threads: int | None = None) -> Pred
     ValueError
         If there is no such model, or it is not a Vervet model.
     """
-    name, content = _find_model("default" if model is None else model)
+    name, content = find_model("default" if model is None else model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0 is its word for all cores
     options.log_severity_level = 3  # errors; what it warns of is not in the user's hands
@@ -259,7 +259,7 @@ def load(model: str | Path | None = None, *, threads: int | None = None) -> Pred
     return Predictor(session, _card(session, name))
 
 
-def _find_model(model: str | Path) -> tuple[str, bytes]:
+def find_model(model: str | Path) -> tuple[str, bytes]:
     path = Path(model)
     if path.is_dir() and not (path / "model.onnx").is_file():
         raise ValueError(f"{path}: holds no model.onnx; let its training end, or export it with 'vervet export {path}'")

@@ -111,8 +111,8 @@ class LogMel(nn.Module):
         self.stretches = self._register_filters(bins)
         resize = None
         if config.width != config.frames:
-            resize = resize_matrix(config.frames, config.width, config.interpolation)
-        self.register_buffer("resize", resize, persistent=False)  # (frames, width)
+            resize = resize_matrix(config.frames, config.width, config.interpolation) * (DB / config.top_db)
+        self.register_buffer("resize", resize, persistent=False)  # (frames, width), scaled from log power to [-1, 0]
 
     def _register_filters(self, bins: Tensor) -> list[tuple[str, int, int]]:
         """Mel filters for three groups of bands, each over the stretch of q that it needs: (name, first q, end)."""
@@ -165,8 +165,7 @@ class LogMel(nn.Module):
         level = mel.clamp(min=1e-30).log()
         peak = level.amax(dim=(1, 2), keepdim=True).clamp(min=math.log(1e-20))  # digital silence stays black
         below = (level - peak).clamp(min=-self.config.top_db / DB)
-        scale = DB / self.config.top_db
-        image = below * scale if self.resize is None else below @ (self.resize * scale)
+        image = below * (DB / self.config.top_db) if self.resize is None else below @ self.resize
         return (image + 1)[:, None]
 
 

@@ -25,6 +25,7 @@ from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS
 from vervet.evaluation.leakage import audit
 from vervet.evaluation.protocols import Sample, Split, split
+from vervet.machine import processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
 from vervet.training.fit import predict
 from vervet.training.pool import make_pool
@@ -245,15 +246,8 @@ def commit() -> str:
 
 def machine() -> str:
     """The processor or GPU, and how many threads PyTorch uses."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = models[0] if models else name
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {torch.get_num_threads()} threads{gpu}"
+    return f"{processor()}, {torch.get_num_threads()} threads{gpu}"
 
 
 def versions() -> dict[str, str]:

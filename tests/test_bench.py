@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from vervet.bench import run
+from vervet.bench.contenders import CONTENDERS, Contender
+from vervet.cli import main
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return run.bench(EXAMPLES, names=("vervet", "vervet-int8", "front-end", "network", "limit"), threads=(1,), rounds=3)
+
+
+def test_every_contender_has_its_row(measured):
+    rows = {row["contender"]: row for row in measured["rows"]}
+    assert list(rows) == ["vervet", "vervet-int8", "front-end", "network", "limit"]
+    assert measured["windows"] >= 5
+    assert rows["vervet"]["ratio"] == 1
+    assert 0 < rows["vervet"]["p50_ms"] <= rows["vervet"]["p99_ms"]
+    assert rows["vervet"]["cold_s"] > 0.05
+    assert rows["vervet"]["windows_per_s"] > 1
+    assert 20 < rows["vervet"]["peak_mb"] < 400  # of its own process: this one has loaded torch
+    assert rows["vervet-int8"]["model_mb"] < rows["vervet"]["model_mb"]
+    assert rows["front-end"]["p50_ms"] < rows["vervet"]["p50_ms"]
+    assert rows["limit"]["gmac_per_s"] > 1
+    assert rows["network"]["cold_s"] is None
+    json.dumps(measured)
+
+
+def test_table(measured):
+    text = run.summary(measured | {"missing": {"wav2vec2": ["transformers"]}})
+    assert "of the matrix product's rate" in text
+    assert "left out: wav2vec2-base + head (needs transformers" in text
+    assert max(map(len, text.splitlines())) <= 140
+
+
+def test_unknown_missing_and_failing_contenders_are_named(monkeypatch, tmp_path, capsys):
+    assert main(["bench", "whisper"]) == 1
+    assert "unknown contender 'whisper'; known are vervet, vervet-int8" in capsys.readouterr().err
+    monkeypatch.setitem(CONTENDERS, "egemaps-svm", Contender("SVM", CONTENDERS["vervet"].prepare, ("no_such_package",)))
+    with pytest.raises(ValueError, match=r"egemaps-svm needs no_such_package: pip install 'vervet\[bench\]'"):
+        run.bench(EXAMPLES, names=("egemaps-svm",))
+    with pytest.raises(ValueError, match="no recordings in this folder"):
+        run.bench(tmp_path, names=("vervet",))
+    with pytest.raises(ValueError, match="contender limit x stopped: ValueError: invalid literal"):
+        run._Worker(
+            [run.sys.executable, "-m", "vervet.bench.worker", "limit", "x", "-", "-"], dict(run.os.environ)
+        ).ask([0])
