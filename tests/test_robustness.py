@@ -79,7 +79,9 @@ def test_rows_show_where_a_model_breaks(tmp_path):
     for name, hz, emotion, sex in (("a", 300, "anger", "male"), ("b", 2000, "sadness", "female")):
         soundfile.write(tmp_path / f"{name}.wav", tone(hz), RATE)
         clips.append(Clip(tmp_path / f"{name}.wav", emotion, sex))
-    rows = {(row["kind"], row["level"]): row for row in robustness(listen, clips, LABELS)}
+    rows = {(row["kind"], row["level"]): row for row in robustness([(listen, clips)], LABELS)}
+    folds = [(listen, clips[:1]), (listen, clips[1:])]
+    assert robustness(folds, LABELS) == list(rows.values())
     assert rows["original", "-"]["wa"] == 1.0
     assert rows["gain", "-20 dB"]["wa"] == 1.0
     assert rows["noise", "0 dB SNR"]["wa"] == 0.5
@@ -91,4 +93,4 @@ def test_rows_show_where_a_model_breaks(tmp_path):
 
 def test_nothing_to_test():
     with pytest.raises(ValueError, match="at least one test recording"):
-        robustness(listen, [], LABELS)
+        robustness([(listen, [])], LABELS)

@@ -96,16 +96,17 @@ def _noise(waveform: np.ndarray, rng: np.random.Generator, snr_db: float) -> np.
     return add_noise_at(waveform, snr_db, rng)
 
 
-def robustness(predict: Predict, clips: Sequence[Clip], labels: Sequence[str], seed: int = 0) -> list[dict[str, Any]]:
-    """Score a model on test recordings under every condition.
+def robustness(
+    parts: Sequence[tuple[Predict, Sequence[Clip]]], labels: Sequence[str], seed: int = 0
+) -> list[dict[str, Any]]:
+    """Score a model, or the models of several folds, on test recordings under every condition.
 
     Parameters
     ----------
-    predict : callable
-        Takes waveforms, each (samples,) float32 at 16 kHz and as long as the recording; returns probabilities
-        (n, classes). Padding and cutting are its own affair.
-    clips : sequence of Clip
-        The recordings, from speakers and clips that training has not seen.
+    parts : sequence of (callable, sequence of Clip)
+        A fold each: its model and its recordings, from speakers and clips that its training has not seen. A model takes
+        waveforms, each (samples,) float32 at 16 kHz and as long as the recording, and returns probabilities
+        (n, classes); padding and cutting are its own affair. The predictions of all folds are pooled.
     labels : sequence of str
         The emotions, in the order of the probabilities.
     seed : int, optional
@@ -121,6 +122,7 @@ def robustness(predict: Predict, clips: Sequence[Clip], labels: Sequence[str], s
     ValueError
         If there is no clip, or one cannot be read.
     """
+    clips = [clip for _, fold in parts for clip in fold]
     if not clips:
         raise ValueError("robustness needs at least one test recording")
     waveforms = [resample(*read(clip.path), RATE) for clip in clips]
@@ -132,7 +134,10 @@ def robustness(predict: Predict, clips: Sequence[Clip], labels: Sequence[str], s
             condition.degrade(waveform, np.random.default_rng([seed, index]))
             for index, waveform in enumerate(waveforms)
         ]
-        found = _recognise(predict, degraded, labels)
+        found, first = [], 0
+        for predict, fold in parts:
+            found += _recognise(predict, degraded[first : first + len(fold)], labels)
+            first += len(fold)
         untouched = untouched or found
         rows.append(_row(condition.kind, condition.level, true, found, labels))
     for sex in sorted({clip.sex for clip in clips} - {""}):
@@ -143,6 +148,8 @@ def robustness(predict: Predict, clips: Sequence[Clip], labels: Sequence[str], s
 
 def _recognise(predict: Predict, waveforms: Sequence[np.ndarray], labels: Sequence[str]) -> list[str]:
     batches = [predict(waveforms[first : first + BATCH]) for first in range(0, len(waveforms), BATCH)]
+    if not batches:
+        return []
     return [labels[int(index)] for index in np.concatenate(batches).argmax(axis=1)]
 
 

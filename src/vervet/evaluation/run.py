@@ -1,15 +1,20 @@
 """The scores of finished training runs, read from the predictions they stored; no audio, no network."""
 
+from __future__ import annotations
+
 import csv
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
 from vervet.evaluation.report import CORPORA
+
+if TYPE_CHECKING:
+    from vervet.evaluation.robustness import Clip
 
 STAGES = ("teacher", "matching", "student")
 
@@ -143,46 +148,64 @@ def present(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def measure_robustness(folder: Path, root: Path | None = None) -> list[dict[str, Any]]:
-    """Run a finished run's ONNX model on its degraded test recordings.
+def measure_robustness(folders: Sequence[Path], root: Path | None = None) -> tuple[list[dict[str, Any]], Path]:
+    """Run the ONNX models of finished runs on their degraded test recordings.
 
     Parameters
     ----------
-    folder : Path
-        The run; `robustness.json` and `figures/robustness.png` are written into it.
+    folders : sequence of Path
+        A run, or the folds of one experiment, each with a model of its own; their predictions are pooled.
     root : Path, optional
-        Where its corpus lies; otherwise looked for under VERVET_CORPORA.
+        Where the corpus lies; otherwise looked for under VERVET_CORPORA.
 
     Returns
     -------
-    list of dict
+    rows : list of dict
         As `vervet.evaluation.robustness.robustness` gives them.
+    picture : Path
+        `robustness.png`; it lies with `robustness.json` in the run folder, of several folds in the folder of the folds.
 
     Raises
     ------
     ValueError
-        If the run is not finished, or a test recording is not found.
+        If a run is not finished, the runs are not folds of one experiment, or a test recording is not found.
     """
     from vervet.evaluation.figures import robustness_figure
-    from vervet.evaluation.robustness import Clip, robustness
+    from vervet.evaluation.robustness import robustness
     from vervet.predict import load
 
-    record = evaluate([folder])[-1]
-    predictor = load(folder)
+    last = [evaluate([folder])[-1] for folder in folders]
+    record = last[0]
+    for key in ("corpus", "protocol", "network", "recipe", "seed", "labels"):
+        if any(one[key] != record[key] for one in last):
+            raise ValueError(f"robustness pools the folds of one experiment; these differ in {key}")
+    predictors = [load(folder) for folder in folders]
+    parts = [
+        (predictor.probabilities, _test_clips(folder, root, record["corpus"]))
+        for predictor, folder in zip(predictors, folders, strict=True)
+    ]
+    measured = robustness(parts, predictors[0].labels)
+    folds = f"fold {record['fold']}" if len(folders) == 1 else f"{len(folders)} folds"
+    title = f"{CORPORA.get(record['corpus'], record['corpus'])}, {folds}, {record['network']}, {record['recipe']}"
+    out = folders[0] if len(folders) == 1 else folders[0].parent
+    (out / "robustness.json").write_text(json.dumps(measured, indent=1) + "\n")
+    robustness_figure(measured, title, record["protocol"]).savefig(out / "robustness.png", dpi=120)
+    return measured, out / "robustness.png"
+
+
+def _test_clips(folder: Path, root: Path | None, corpus: str) -> list[Clip]:
+    """The test recordings of a run, found on disk."""
+    from vervet.evaluation.robustness import Clip
+
     rows = [row for row in read_split(folder / "split.csv") if row["split"] == "test" and row["version"] == "original"]
     sexes = {(row["file"], row["speaker"]): row["sex"] for row in _networks(folder)[-1][1]}
     clips = []
     for row in rows:
         path = place(row, root)
         if path is None:
-            raise ValueError(f"{row['file']}: not found; give the folder of {record['corpus']} as --root")
+            raise ValueError(f"{row['file']}: not found; give the folder of {corpus} as --root")
         clips.append(Clip(path, row["emotion"], sexes[path.name, row["speaker"]]))
-    measured = robustness(predictor.probabilities, clips, predictor.labels)
-    (folder / "robustness.json").write_text(json.dumps(measured, indent=1) + "\n")
-    title = f"{CORPORA.get(record['corpus'], record['corpus'])}, fold {record['fold']}, {record['network']}"
-    (folder / "figures").mkdir(exist_ok=True)
-    robustness_figure(measured, title, record["protocol"]).savefig(folder / "figures" / "robustness.png", dpi=120)
-    return measured
+    return clips
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
