@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from vervet.config import NETWORKS, STEM, Vit
-from vervet.models.patches import PatchEmbedding, coordinate_planes, sinusoidal_positions
+from vervet.models.patches import PatchEmbedding, coordinate_planes, heard, sinusoidal_positions, standardise
 from vervet.models.stem import ConvStem
 from vervet.models.vit import VisionTransformer
 
@@ -223,3 +223,40 @@ def test_the_stem_normalises_each_channel_of_each_image():
     for conv in stem.convs:
         expected = F.gelu(F.instance_norm(conv(expected)))
     torch.testing.assert_close(stem(images), expected)
+
+
+def padded():
+    """Images whose last columns are black."""
+    images = torch.rand(2, 1, 32, 48, generator=torch.Generator().manual_seed(3))
+    images[0, ..., 30:] = 0
+    images[1, ..., 41:] = 0
+    return images
+
+
+@torch.no_grad()
+def test_masked_padding_is_not_looked_at():
+    images = padded()
+    model = build(small(mask_padding=True, time_convs=1, normalise="mean"))
+    weights = model.attention(images)  # (batch, depth, heads, patches)
+    assert float(weights[0, ..., 30:].abs().max()) == 0
+    assert float(weights[0, ..., :30].min()) > 0
+    longer = VisionTransformer(small(mask_padding=True, time_convs=1, normalise="mean", image=(32, 60)), 5).eval()
+    longer.load_state_dict(model.state_dict())
+    torch.testing.assert_close(longer(F.pad(images, (0, 12)))[0], model(images)[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("deviation", [False, True])
+def test_bands_are_standardised_over_sound_alone(deviation):
+    images = padded()
+    made = standardise(images, heard(images), deviation)
+    assert float(made[0, ..., 30:].abs().max()) == 0
+    torch.testing.assert_close(made[0, 0, :, :30].mean(1), torch.zeros(32), atol=1e-6, rtol=0)
+    expected = images[0, 0, :, :30].std(1, correction=0)
+    spread = made[0, 0, :, :30].std(1, correction=0)
+    torch.testing.assert_close(spread, expected / (expected + 0.01) if deviation else expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_needs_columns_says_so():
+    with pytest.raises(ValueError, match="need columns"):
+        small(mask_padding=True, patch=(16, 1))

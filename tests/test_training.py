@@ -20,7 +20,7 @@ from vervet.evaluation.protocols import Sample
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
-from vervet.training.fit import kept_epoch, loss_of
+from vervet.training.fit import _class_weights, _Log, kept_epoch, loss_of
 from vervet.training.pool import make_pool
 from vervet.training.study import folds_of, read_study, run_jobs
 
@@ -208,6 +208,43 @@ def test_joint_loss_is_cross_entropy_plus_alpha_times_distance():
     features, targets = torch.zeros(2, 4), torch.tensor([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0]])
     loss = loss_of(Stage(alpha=10.0), logits, features, torch.tensor([0, 1]), targets)
     assert float(loss) == pytest.approx(np.log(2) + 10 * 0.5)
+
+
+def test_all_that_is_off_by_default_trains_and_goes_on_after_a_stop(tiny_recipe, tiny_corpus, tmp_path, monkeypatch):
+    more = (
+        "--stages=student", "--student.alpha=0", "--augment.versions=[original]", "--augment.online.stretch=0.1",
+        "--augment.online.mixup=0.3", "--augment.online.noise=0.5", "--student.schedule=cosine",
+        "--student.weight_decay=0.01", "--student.label_smoothing=0.1", "--student.balanced=true",
+        "--student.average=0.9", "--student_network.mask_padding=true", "--student_network.normalise=deviation",
+        "--student_network.time_convs=1", "--student_network.dropout=0.1",
+    )  # fmt: skip
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert main(words(tiny_recipe, tiny_corpus, whole, *more)) == 0
+    with monkeypatch.context() as patch:
+        add = _Log.add
+
+        def stop(log, history):
+            add(log, history)
+            if len(history) == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr(_Log, "add", stop)
+        assert main(words(tiny_recipe, tiny_corpus, stopped, *more)) == 130
+    tensors, data = load(whole / "student" / "checkpoint.safetensors")
+    assert {name.partition(".")[0] for name in tensors} == {"model", "averaged", "kept", "adam"}
+    assert data["history"][0]["lr"] > data["history"][2]["lr"] > 0
+    kept = weights(whole)
+    assert all(torch.equal(tensors[f"averaged.{name}"], kept[name]) for name in kept)
+    assert any(not torch.equal(tensors[f"model.{name}"], kept[name]) for name in kept)
+    assert main(words(tiny_recipe, tiny_corpus, stopped, *more)) == 0
+    assert all(torch.equal(weights(stopped)[name], kept[name]) for name in kept)
+
+
+def test_balanced_classes_count_the_same():
+    emotions = torch.tensor([0] * 6 + [1] * 2)
+    weights = _class_weights(emotions, 2)
+    torch.testing.assert_close(weights, torch.tensor([8 / 12, 8 / 4]))
+    assert float(weights[emotions].mean()) == pytest.approx(1)
 
 
 def test_the_epoch_is_the_last_or_chosen_on_validation():

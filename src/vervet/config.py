@@ -56,13 +56,31 @@ class FrontEnd:
 
 
 @dataclass(frozen=True)
+class Online:
+    """What is done to an image anew each time it is trained on; nothing by default."""
+
+    stretch: float = 0.0  # the time axis is scaled by exp(u), u uniform in [-stretch, stretch]
+    warp: float = 0.0  # the frequency axis likewise: another length of the vocal tract
+    colour_db: float = 0.0  # a smooth curve over the bands is added, of at most this: other microphones and rooms
+    noise: float = 0.0  # probability of steady noise; its level is drawn from 20 to 60 dB below the loudest point
+    time_mask: int = 0  # columns blackened, at most; drawn twice
+    band_mask: int = 0  # bands blackened, at most; drawn twice
+    mixup: float = 0.0  # parameter of the Beta distribution by which two images are mixed; 0 mixes none
+
+    def __post_init__(self) -> None:
+        _require(all(value >= 0 for value in dataclasses.astuple(self)), "settings of online must not be negative")
+        _require(self.noise <= 1, "online.noise is a probability")
+
+
+@dataclass(frozen=True)
 class Augment:
-    """The versions that `pool` makes of every clip; `original` is always among them."""
+    """The versions that `pool` makes of every clip, `original` always among them; and what is done to them later."""
 
     speeds: tuple[float, ...] = (0.8, 0.9, 1.1, 1.2)  # one is drawn per clip; pitch is kept
     noise_sigma: float = 0.005  # of full scale; white, added after padding
     shift_s: float = 1.25  # the clip starts this much later, what leaves the window is cut
     versions: tuple[str, ...] = ("original", "speed", "noise", "shift")
+    online: Online = field(default_factory=Online)
 
     def __post_init__(self) -> None:
         known = ("original", "speed", "noise", "shift")
@@ -86,8 +104,16 @@ class Vit:
     patch: tuple[int, int] = (128, 1)  # (128, 1) vertical, (16, 16) square, (1, 128) horizontal
     position: Position = "none"
     stem: tuple[int, ...] = ()  # channels of the convolutional stem between its one-channel ends; empty for none
+    normalise: Literal["none", "mean", "deviation"] = "none"  # of each band over the columns with sound, clip by clip
+    mask_padding: bool = False  # leave black columns out of attention
+    patch_norm: bool = True  # LayerNorm on the pixels of each patch, before they are projected
+    time_convs: int = 0  # depthwise convolutions over five columns, before the blocks
+    dropout: float = 0.0  # of attention's and feed-forward's outputs
 
     def __post_init__(self) -> None:
+        by_column = self.patch == (self.image[0], 1)
+        _require(by_column or not (self.mask_padding or self.time_convs), "mask_padding and time_convs need columns")
+        _require(self.time_convs >= 0 and 0 <= self.dropout < 1, "time_convs and dropout must be in their ranges")
         _require(min(self.depth, self.heads, self.dim_head, self.embed_dim, self.mlp_dim) > 0, "sizes must be positive")
         for side, patch, name in zip(self.image, self.patch, ("height", "width"), strict=True):
             _require(patch > 0 and side % patch == 0, f"patch {name} {patch} does not divide image {name} {side}")
@@ -119,12 +145,19 @@ class Stage:
     alpha: float = 0.0  # weight of the L1 distance to the teacher's feature; the other term is cross-entropy
     cross_entropy: bool = True  # off: the distance alone
     keep: Literal["last", "best"] = "last"  # whose weights: of the last epoch, or of the one that validation prefers
+    schedule: Literal["step", "cosine"] = "step"  # cosine: from lr to 0 over the epochs, without lr_step and lr_gamma
+    weight_decay: float = 0.0  # decoupled, of weight matrices
+    label_smoothing: float = 0.0  # share of the target spread over all emotions
+    balanced: bool = False  # every emotion counts the same in the cross-entropy, however many clips it has
+    average: float = 0.0  # decay, per batch, of the running mean of the weights that is validated and kept; 0: none
 
     def __post_init__(self) -> None:
         _require(min(self.epochs, self.batch_size, self.lr_step) > 0, "epochs, batch_size and lr_step must be positive")
         _require(self.lr > 0 and self.lr_gamma > 0, "lr and lr_gamma must be positive")
         _require(self.alpha >= 0, "alpha must not be negative")
         _require(self.cross_entropy or self.alpha > 0, "a stage needs cross_entropy or alpha above 0")
+        _require(self.weight_decay >= 0, "weight_decay must not be negative")
+        _require(0 <= self.label_smoothing < 1 and 0 <= self.average < 1, "label_smoothing and average are below 1")
 
 
 @dataclass(frozen=True)

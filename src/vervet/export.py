@@ -64,12 +64,12 @@ class WaveformModel(nn.Module):
             patch in the last block, mean over heads (batch, patches); the image (batch, n_mels, width).
         """
         images = self.log_mel(waveforms)  # (batch, 1, n_mels, width)
-        tokens = self.network.tokens(images)
+        tokens, mask = self.network.tokens(images), self.network.mask(images)
         for block in self.network.blocks[:-1]:
-            tokens = block(tokens)
+            tokens = block(tokens, mask=mask)
         last = self.network.last_block
-        attention = last.attention.cls_weights(tokens).mean(1)  # (batch, patches)
-        embedding = self.network.norm(last(tokens, asking=1)[:, 0])
+        attention = last.attention.cls_weights(tokens, mask).mean(1)  # (batch, patches)
+        embedding = self.network.norm(last(tokens, asking=1, mask=mask)[:, 0])
         return self.network.head(embedding), embedding, attention, images[:, 0]
 
 

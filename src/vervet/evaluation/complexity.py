@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vervet.config import NETWORKS, Vit
+from vervet.models.patches import TimeConvs
 from vervet.models.vit import VisionTransformer
 
 
@@ -86,6 +87,7 @@ def closed_form_macs(config: Vit, classes: int, every_token: bool = True) -> int
     stem = sum(9 * c_in * c_out for c_in, c_out in pairwise(widths)) * prod(config.image)
     channels = 3 if config.position == "ice" else 1
     embedding = patches * channels * prod(config.patch) * dim
+    embedding += config.time_convs * patches * dim * TimeConvs.WIDTH
     projections = tokens * dim * inner * 4  # query, key, value, output
     attention = tokens * tokens * inner * 2  # scores, weighted values
     feed_forward = tokens * dim * config.mlp_dim * 2

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def coordinate_planes(height: int, width: int) -> Tensor:
@@ -53,6 +54,67 @@ def sinusoidal_positions(count: int, dim: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+def heard(images: Tensor) -> Tensor:
+    """Which columns hold sound: (batch, 1, height, width) in [0, 1] -> (batch, width) bool; padding is black."""
+    return images.amax(dim=(1, 2)) > 0
+
+
+def standardise(images: Tensor, columns: Tensor, deviation: bool) -> Tensor:
+    """Take from each band its mean over a clip's sound, and perhaps its deviation.
+
+    Parameters
+    ----------
+    images : Tensor
+        (batch, 1, height, width).
+    columns : Tensor
+        (batch, width) bool, those with sound; the others become 0.
+    deviation : bool
+        Whether to divide by the standard deviation as well.
+
+    Returns
+    -------
+    Tensor
+        (batch, 1, height, width).
+    """
+    weight = columns[:, None, None].to(images.dtype)  # (batch, 1, 1, width)
+    count = weight.sum(-1, keepdim=True).clamp(min=1)
+    mean = (images * weight).sum(-1, keepdim=True) / count  # (batch, 1, height, 1)
+    centred = (images - mean) * weight
+    if not deviation:
+        return centred
+    variance = centred.square().sum(-1, keepdim=True) / count
+    return centred / (variance.sqrt() + 0.01)  # a hundredth of the scale of 80 dB: a band that is still stays still
+
+
+class TimeConvs(nn.Module):
+    """Depthwise convolutions over five columns, each added to its input: what changes within a tenth of a second.
+
+    Parameters
+    ----------
+    count : int
+        How many, one after the other.
+    dim : int
+        Width of a token.
+    """
+
+    WIDTH = 5  # columns
+
+    def __init__(self, count: int, dim: int):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(count))
+        self.convs = nn.ModuleList(
+            nn.Conv1d(dim, dim, self.WIDTH, padding=self.WIDTH // 2, groups=dim) for _ in range(count)
+        )
+
+    def forward(self, x: Tensor, columns: Tensor) -> Tensor:
+        """Tokens (batch, width, dim) and which of them are sound (batch, width) -> tokens; padding is seen as 0."""
+        weight = columns[..., None].to(x.dtype)
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            seen = (norm(x) * weight).transpose(1, 2)  # (batch, dim, width)
+            x = x + F.gelu(conv(seen)).transpose(1, 2)
+        return x
+
+
 class PatchEmbedding(nn.Module):
     """Cut an image into patches and embed each: LayerNorm, Linear, LayerNorm.
 
@@ -64,13 +126,15 @@ class PatchEmbedding(nn.Module):
         (height, width) of a patch in pixels. (128, 1) is the vertical patch: all frequencies of one instant.
     embed_dim : int
         Width of a token.
+    norm : bool, optional
+        Whether the pixels of a patch are normalised first, which takes away its mean and its scale.
     """
 
-    def __init__(self, channels: int, patch: tuple[int, int], embed_dim: int):
+    def __init__(self, channels: int, patch: tuple[int, int], embed_dim: int, norm: bool = True):
         super().__init__()
         self.patch = patch
         patch_dim = channels * patch[0] * patch[1]
-        self.norm = nn.LayerNorm(patch_dim)
+        self.norm = nn.LayerNorm(patch_dim) if norm else nn.Identity()
         self.project = nn.Linear(patch_dim, embed_dim)
         self.norm_out = nn.LayerNorm(embed_dim)
 

@@ -5,7 +5,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vervet.config import Vit
-from vervet.models.patches import PatchEmbedding, coordinate_planes, sinusoidal_positions
+from vervet.models.patches import (
+    PatchEmbedding,
+    TimeConvs,
+    coordinate_planes,
+    heard,
+    sinusoidal_positions,
+    standardise,
+)
 from vervet.models.stem import ConvStem
 
 
@@ -31,20 +38,27 @@ class Attention(nn.Module):
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return query, key, value
 
-    def forward(self, x: Tensor, asking: int | None = None) -> Tensor:
-        """(batch, tokens, dim) -> (batch, tokens, dim), or what the first `asking` tokens take from all."""
+    def forward(self, x: Tensor, asking: int | None = None, mask: Tensor | None = None) -> Tensor:
+        """(batch, tokens, dim) -> (batch, tokens, dim), or what the first `asking` tokens take from all.
+
+        The mask (batch, 1, 1, tokens) is added to the scores: minus infinity where a token is not to be looked at.
+        """
         query, key, value = self.split(x, asking)
         if x.is_cuda:
-            y = F.scaled_dot_product_attention(query, key, value)  # (batch, heads, tokens, dim_head)
+            y = F.scaled_dot_product_attention(query, key, value, mask)  # (batch, heads, tokens, dim_head)
         else:  # on CPUs the fused kernel trains at a third of the speed of plain products: 129 tokens are few
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (batch, heads, tokens, tokens)
+            if mask is not None:
+                scores = scores + mask
             y = scores.softmax(-1).to(value.dtype) @ value
         return self.project(y.transpose(1, 2).flatten(2))
 
-    def cls_weights(self, x: Tensor) -> Tensor:
+    def cls_weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """How much the CLS token looks at each patch: (batch, tokens, dim) -> (batch, heads, tokens - 1)."""
         query, key, _ = self.split(x, asking=1)
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (batch, heads, 1, tokens)
+        if mask is not None:
+            scores = scores + mask
         return scores.softmax(-1)[:, :, 0, 1:]
 
 
@@ -62,11 +76,12 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(config.embed_dim, config.heads, config.dim_head)
         self.feed_forward = FeedForward(config.embed_dim, config.mlp_dim)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, asking: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, asking: int | None = None, mask: Tensor | None = None) -> Tensor:
         """(batch, tokens, dim) -> (batch, tokens, dim), or the first `asking` tokens alone: the others cost less."""
-        x = x[:, :asking] + self.attention(x, asking)
-        return x + self.feed_forward(x)
+        x = x[:, :asking] + self.dropout(self.attention(x, asking, mask))
+        return x + self.dropout(self.feed_forward(x))
 
 
 class VisionTransformer(nn.Module):
@@ -100,7 +115,8 @@ class VisionTransformer(nn.Module):
             self.sinusoids = sinusoidal_positions(rows * columns, dim)
         elif config.position == "learned":
             self.positions = nn.Parameter(0.02 * torch.randn(rows * columns, dim))
-        self.patches = PatchEmbedding(channels, config.patch, dim)
+        self.patches = PatchEmbedding(channels, config.patch, dim, config.patch_norm)
+        self.time_convs = TimeConvs(config.time_convs, dim) if config.time_convs else None
         self.cls = nn.Parameter(torch.randn(dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim)
@@ -119,30 +135,43 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"images must be (batch, 1, {', '.join(map(str, self.config.image))}), not {tuple(images.shape)}"
             )
-        x = self.stem(images)
+        x = images
+        if self.config.normalise != "none":
+            x = standardise(x, heard(images), self.config.normalise == "deviation")
+        x = self.stem(x)
         if self.planes is not None:
             planes = self.planes.to(x.dtype).expand(x.shape[0], -1, -1, -1)  # (batch, 2, height, width)
             x = torch.cat([x, planes], dim=1)
         x = self.patches(x)
+        if self.time_convs is not None:
+            x = self.time_convs(x, heard(images))
         if self.sinusoids is not None:
             x = x + self.sinusoids
         if self.positions is not None:
             x = x + self.positions
         return torch.cat([self.cls.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
 
+    def mask(self, images: Tensor) -> Tensor | None:
+        """What attention leaves out, (batch, 1, 1, 1 + patches): minus infinity for padding, if it is to be masked."""
+        if not self.config.mask_padding:
+            return None
+        out = torch.zeros(images.shape[0], 1 + images.shape[-1], dtype=images.dtype, device=images.device)
+        out[:, 1:] = torch.where(heard(images), 0.0, -torch.inf)
+        return out[:, None, None]
+
     def features(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> the CLS feature after the last LayerNorm, (batch, embed_dim)."""
         # Of the last block only the CLS token is read, so only it is computed: a quarter less in the student.
-        tokens = self.tokens(images)
+        tokens, mask = self.tokens(images), self.mask(images)
         for block in self.blocks[:-1]:
-            tokens = block(tokens)
-        return self.norm(self.last_block(tokens, asking=1)[:, 0])
+            tokens = block(tokens, mask=mask)
+        return self.norm(self.last_block(tokens, asking=1, mask=mask)[:, 0])
 
     def every_token(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> all tokens after the last LayerNorm, (batch, 1 + patches, embed_dim)."""
-        tokens = self.tokens(images)
+        tokens, mask = self.tokens(images), self.mask(images)
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, mask=mask)
         return self.norm(tokens)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,9 +181,9 @@ class VisionTransformer(nn.Module):
 
     def attention(self, images: Tensor) -> Tensor:
         """Where each block looked: (batch, 1, height, width) -> (batch, depth, heads, patches), rows sum below 1."""
-        x, weights = self.tokens(images), []
+        x, mask, weights = self.tokens(images), self.mask(images), []
         for block in self.blocks:
             assert isinstance(block, Block)
-            weights.append(block.attention.cls_weights(x))
-            x = block(x)
+            weights.append(block.attention.cls_weights(x, mask))
+            x = block(x, mask=mask)
         return torch.stack(weights, dim=1)

@@ -1,8 +1,10 @@
 """One training stage: an epoch is a plain function, a checkpoint follows each, and the best on validation is kept."""
 
+import copy
 import csv
 import hashlib
 import io
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vervet.config import Precision, Stage
+from vervet.config import Online, Precision, Stage
 from vervet.evaluation.metrics import scores
 from vervet.models.checkpoint import load, save, write_atomically
 from vervet.models.vit import VisionTransformer
+from vervet.training.online import disturb, mix
 from vervet.training.pool import Images
 
 EVALUATION_BATCH = 64
@@ -48,7 +51,14 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def loss_of(stage: Stage, logits: Tensor, features: Tensor, emotions: Tensor, targets: Tensor | None) -> Tensor:
+def loss_of(
+    stage: Stage,
+    logits: Tensor,
+    features: Tensor,
+    emotions: Tensor,
+    targets: Tensor | None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy, plus alpha times the L1 distance to the teacher's features, or either alone.
 
     Parameters
@@ -60,9 +70,11 @@ def loss_of(stage: Stage, logits: Tensor, features: Tensor, emotions: Tensor, ta
     features : Tensor
         (batch, embed_dim).
     emotions : Tensor
-        (batch,) int64.
+        (batch,) int64, or (batch, classes) float32 where an image holds more than one.
     targets : Tensor or None
         (batch, embed_dim), the teacher's features; needed where `stage.alpha` is above 0.
+    weights : Tensor, optional
+        (classes,) float32, how much an image of each emotion counts in the cross-entropy.
 
     Returns
     -------
@@ -71,7 +83,7 @@ def loss_of(stage: Stage, logits: Tensor, features: Tensor, emotions: Tensor, ta
     """
     loss = logits.new_zeros(())
     if stage.cross_entropy:
-        loss = loss + F.cross_entropy(logits.float(), emotions)
+        loss = loss + F.cross_entropy(logits.float(), emotions, weights, label_smoothing=stage.label_smoothing)
     if stage.alpha > 0:
         assert targets is not None, "a stage that matches features needs the teacher's"
         loss = loss + stage.alpha * F.l1_loss(features.float(), targets)
@@ -104,6 +116,7 @@ def fit(
     folder: Path,
     accelerator: Accelerator,
     precision: Precision = "float32",
+    online: Online | None = None,
 ) -> list[dict[str, float]]:
     """Train a network through one stage, or go on from where it was stopped.
 
@@ -128,6 +141,8 @@ def fit(
         The devices. Each process takes its share of every batch.
     precision : {"float32", "bfloat16"}
         Of matrix products and convolutions.
+    online : Online, optional
+        What is done to the images of training anew each time.
 
     Returns
     -------
@@ -137,10 +152,13 @@ def fit(
     if len(train.images) < stage.batch_size:
         raise ValueError(f"stage {name}: a batch of {stage.batch_size} needs more than {len(train.images)} images")
     device = accelerator.device
-    optimizer = torch.optim.Adam(model.parameters(), lr=stage.lr, fused=True)
+    optimizer = _optimizer(model, stage)
     checkpoint = folder / "checkpoint.safetensors"
-    history, kept = _resume(checkpoint, model, optimizer, device)
+    averaged = copy.deepcopy(model) if stage.average else None
+    history, kept = _resume(checkpoint, model, averaged, optimizer, device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
+    judged = prepared if averaged is None else averaged.to(device)
+    weights = _class_weights(train.emotions, len(labels)).to(device) if stage.balanced else None
     log = _Log(folder, name, history) if accelerator.is_main_process else None
     batches = len(train.images) // stage.batch_size
     with tqdm(
@@ -149,26 +167,50 @@ def fit(
     ) as bar:  # fmt: skip
         for epoch in range(len(history), stage.epochs):
             started = time.perf_counter()
-            lr = stage.lr * stage.lr_gamma ** (epoch // stage.lr_step)
+            lr = learning_rate(stage, epoch)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             train_loss = _epoch(
-                prepared, optimizer, stage, train, seed_of(seed, name, epoch), accelerator, precision, bar
-            )
+                prepared, averaged, optimizer, stage, train, weights, online or Online(),
+                len(labels), seed_of(seed, name, epoch), accelerator, precision, bar,
+            )  # fmt: skip
             if not train_loss < float("inf"):
                 raise ValueError(f"stage {name}, epoch {epoch}: the loss is {train_loss}; lower {name}.lr")
-            validation_loss, uar = _validate(prepared, stage, validation, labels, device, precision)
+            validation_loss, uar = _validate(judged, stage, validation, labels, device, precision)
             row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss, "validation_uar": uar}
             history.append(row | {"lr": lr, "seconds": time.perf_counter() - started})
             if epoch == kept_epoch(history, stage):
-                kept = {key: value.detach().clone() for key, value in model.state_dict().items()}
+                source = averaged or model
+                kept = {key: value.detach().clone() for key, value in source.state_dict().items()}
             if log:
-                _save(checkpoint, model, optimizer, kept, history)
+                _save(checkpoint, model, averaged, optimizer, kept, history)
                 log.add(history)
             accelerator.wait_for_everyone()
     accelerator.unwrap_model(prepared).load_state_dict(kept)
     accelerator.free_memory()
     return history
+
+
+def learning_rate(stage: Stage, epoch: int) -> float:
+    """The rate of an epoch, counted from 0."""
+    if stage.schedule == "cosine":
+        return stage.lr * (1 + math.cos(math.pi * epoch / stage.epochs)) / 2
+    return stage.lr * stage.lr_gamma ** (epoch // stage.lr_step)
+
+
+def _optimizer(model: VisionTransformer, stage: Stage) -> torch.optim.Optimizer:
+    if not stage.weight_decay:
+        return torch.optim.Adam(model.parameters(), lr=stage.lr, fused=True)
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]  # biases, norms, the CLS token
+    groups = [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=stage.lr, fused=True)
+
+
+def _class_weights(emotions: Tensor, classes: int) -> Tensor:
+    """(classes,) float32: inverse to how often each is there, 1 on average over the images."""
+    counts = torch.bincount(emotions, minlength=classes).clamp(min=1)
+    return len(emotions) / (classes * counts.float())
 
 
 def kept_epoch(history: list[dict[str, float]], stage: Stage) -> int:
@@ -181,20 +223,29 @@ def kept_epoch(history: list[dict[str, float]], stage: Stage) -> int:
 
 
 def _epoch(
-    model, optimizer, stage: Stage, train: Side, seed: int, accelerator: Accelerator, precision: Precision, bar: tqdm
-) -> float:
+    model, averaged: VisionTransformer | None, optimizer, stage: Stage, train: Side, weights: Tensor | None,
+    online: Online, classes: int, seed: int, accelerator: Accelerator, precision: Precision, bar: tqdm,
+) -> float:  # fmt: skip
     """Go once through the training side in random order; the last, incomplete batch is left to another epoch."""
     model.train()
     total, count = 0.0, 0
+    generator = torch.Generator().manual_seed(seed_of(seed, "online", accelerator.process_index))
+    torch.manual_seed(seed_of(seed, "dropout", accelerator.process_index))
     for indices in _batches(len(train.images), stage.batch_size, seed):
         share = indices[accelerator.process_index :: accelerator.num_processes]
         images, emotions, targets = train.batch(share, accelerator.device)
+        if online != Online():
+            images = disturb(images, online, generator)
+            shares = F.one_hot(emotions, classes).float()
+            images, emotions, targets = mix(images, shares, online, generator, targets)
         with autocast(accelerator.device, precision):
             logits, features = model(images)
-        loss = loss_of(stage, logits, features, emotions, targets)
+        loss = loss_of(stage, logits, features, emotions, targets, weights)
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if averaged is not None:
+            _average(averaged, accelerator.unwrap_model(model), stage.average)
         total, count = total + loss.detach(), count + 1
         bar.update()
         if count % 20 == 0:
@@ -202,6 +253,13 @@ def _epoch(
     mean = accelerator.reduce(torch.as_tensor(total / count, device=accelerator.device), "mean")
     assert isinstance(mean, Tensor)
     return float(mean)
+
+
+@torch.no_grad()
+def _average(averaged: VisionTransformer, model: VisionTransformer, decay: float) -> None:
+    """Move the running mean of the weights a little towards the weights."""
+    for mean, now in zip(averaged.parameters(), model.parameters(), strict=True):
+        mean.lerp_(now, 1 - decay)
 
 
 def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
@@ -219,26 +277,35 @@ def _validate(
     return loss, scores(true, [labels[i] for i in logits.argmax(1).tolist()], labels).uar
 
 
-def _save(path: Path, model: VisionTransformer, optimizer, kept: dict[str, Tensor], history: list) -> None:
+def _save(
+    path: Path, model: VisionTransformer, averaged: VisionTransformer | None, optimizer, kept: dict[str, Tensor],
+    history: list,
+) -> None:  # fmt: skip
     """The network now and as it is to be kept, Adam's moments, and the log, in one file."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    if averaged is not None:
+        tensors |= {f"averaged.{key}": value for key, value in averaged.state_dict().items()}
     tensors |= {f"kept.{key}": value for key, value in kept.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
     save(path, tensors, {"history": history})
 
 
-def _resume(path: Path, model: VisionTransformer, optimizer, device: torch.device) -> tuple[list, dict[str, Tensor]]:
+def _resume(
+    path: Path, model: VisionTransformer, averaged: VisionTransformer | None, optimizer, device: torch.device
+) -> tuple[list, dict[str, Tensor]]:
     """Take up the last checkpoint, if there is one; Adam's state is put back parameter by parameter."""
     model.to(device)
     if not path.exists():
         return [], {}
     tensors, data = load(path)
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "kept": {}, "adam": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "kept": {}, "adam": {}}
     for key, value in tensors.items():
         group, _, rest = key.partition(".")
         groups[group][rest] = value.to(device)
     model.load_state_dict(groups["model"])
+    if averaged is not None:
+        averaged.load_state_dict(groups["averaged"])
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in groups["adam"].items():
         index, _, rest = key.partition(".")

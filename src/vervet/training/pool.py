@@ -88,7 +88,8 @@ def make_pool(utterances: Sequence[Utterance], front_end: FrontEnd, augment: Aug
         Its images are read-only for all practical purposes: what is written to them never reaches the disk.
     """
     hashes = [hashlib.sha256(utterance.path.read_bytes()).hexdigest() for utterance in utterances]
-    settings = {"format": FORMAT, "front_end": asdict(front_end), "augment": asdict(augment), "content": hashes}
+    versions = {key: value for key, value in asdict(augment).items() if key != "online"}
+    settings = {"format": FORMAT, "front_end": asdict(front_end), "augment": versions, "content": hashes}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
     path = cache / f"{key}.npy"
     cache.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import yaml
 from accelerate import Accelerator
 
 import vervet
-from vervet.config import Recipe
+from vervet.config import Recipe, merge
 from vervet.corpora import corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS
@@ -135,12 +135,18 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     return json.loads(json.dumps({key: value for key, value in asdict(recipe).items() if key != "stages"}))
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `run.json` says; settings that did not exist when it was written have their defaults."""
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    return record | {"settings": settings_of(merge(Recipe(), record["settings"], str(path)))}
+
+
 def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command: Sequence[str]) -> None:
     """Write what is known before training, or check that it is what the folder already says."""
     path = out / "run.json"
     if path.exists():
-        known = json.loads(path.read_text())
-        differing = _differences(known, identity)
+        differing = _differences(read_record(out), identity)
         if differing:
             raise ValueError(f"{out} holds another run, which differs in {'; '.join(differing)}. Choose another --out")
         return
@@ -165,7 +171,7 @@ def _borrow(source: Path, out: Path, identity: dict[str, Any]) -> None:
         return
     if not is_done(source / "teacher"):
         raise ValueError(f"--teacher {source}: holds no finished teacher")
-    known = json.loads((source / "run.json").read_text())
+    known = read_record(source)
     wanted = {key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash")}
     wanted["settings"] = {key: identity["settings"][key] for key in TEACHER_SETTINGS}
     differing = _differences(known, wanted)

@@ -111,6 +111,7 @@ def _fit(workshop: Workshop, name: str, model: VisionTransformer, teacher: Visio
         folder,
         workshop.accelerator,
         workshop.recipe.precision,
+        workshop.recipe.augment.online,
     )
     if workshop.accelerator.is_main_process:
         chosen = {"stage": name, "settings": asdict(stage), "epoch": kept_epoch(history, stage), "epochs": len(history)}

@@ -1,6 +1,5 @@
 """Many training runs, each a process of its own, a few at a time: the folds of one experiment, or a whole study."""
 
-import json
 import os
 import re
 import subprocess
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from vervet.config import Recipe, load_recipe, merge, recipe_name
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import split
-from vervet.training.run import settings_of
+from vervet.training.run import read_record, settings_of
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether the run is trained, tested and written up, by the recipe as it is now."""
-        file = self.folder / "run.json"
-        if not file.exists() or not (self.folder / "metrics.json").exists():
+        if not all((self.folder / name).exists() for name in ("run.json", "metrics.json")):
             return False
         tested = {"teacher"} if "--teacher" in self.words else set()  # in another run
         untested = [
@@ -57,7 +55,7 @@ class Job:
             for stage in self.recipe.stages
             if stage not in tested and not (self.folder / stage / "predictions.csv").exists()
         ]
-        return not untested and json.loads(file.read_text())["settings"] == settings_of(self.recipe)
+        return not untested and read_record(self.folder)["settings"] == settings_of(self.recipe)
 
 
 def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol: str) -> list[int]:

@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from vervet.config import Online
+from vervet.training.online import disturb, mix
+
+ALL = Online(stretch=0.2, warp=0.1, colour_db=6.0, noise=1.0, time_mask=20, band_mask=20)
+
+
+def speech(clips=4, end=90):
+    """Images with a rising line, sound in the first `end` columns and black padding behind."""
+    images = 0.3 + 0.3 * torch.rand(clips, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    for column in range(end):
+        images[:, :, column, column] = 1.0
+    images[..., end:] = 0
+    return images
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_nothing_by_default():
+    assert torch.equal(disturb(speech(), Online(), generator()), speech())
+    images, shares, targets = mix(speech(), torch.eye(4), Online(), generator())
+    assert torch.equal(images, speech())
+    assert torch.equal(shares, torch.eye(4))
+    assert targets is None
+
+
+@pytest.mark.parametrize("name", ["stretch", "warp", "colour_db", "noise", "time_mask", "band_mask"])
+def test_each_setting_does_something_and_keeps_the_scale(name):
+    images = disturb(speech(), Online(**{name: getattr(ALL, name)}), generator())
+    assert images.shape == (4, 1, 128, 128)
+    assert not torch.equal(images, speech())
+    assert 0 <= float(images.min()) <= float(images.max()) <= 1
+    assert len({float(image.sum()) for image in images}) == 4  # each has its own draw
+
+
+def test_draws_are_decided_by_the_generator():
+    first, again, other = (disturb(speech(), ALL, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_padding_stays_black_and_moves_with_the_stretch():
+    columns = (disturb(speech(), Online(noise=1.0, colour_db=6.0), generator()).amax(dim=(1, 2)) > 0).sum(1)
+    assert columns.tolist() == [90] * 4
+    stretched = (disturb(speech(32), Online(stretch=0.2), generator()).amax(dim=(1, 2)) > 0).sum(1)
+    assert 70 <= int(stretched.min()) < 85
+    assert 95 < int(stretched.max()) <= 111
+
+
+def test_warp_moves_the_line_up_or_down_and_not_in_time():
+    images = disturb(speech(16), Online(warp=0.15), generator())
+    peaks = images[:, 0, :, 60].argmax(dim=1)
+    assert 50 <= int(peaks.min()) < 58
+    assert 62 < int(peaks.max()) <= 71
+
+
+def test_noise_fills_what_is_quiet_and_leaves_what_is_loud():
+    images = speech()
+    images[:, :, 100:, :90] = 0.05  # 76 dB below
+    noisy = disturb(images, Online(noise=1.0), generator())
+    assert float(noisy[:, :, 100:, :90].mean()) > 0.15
+    torch.testing.assert_close(noisy[:, 0, 60, 60], torch.ones(4), atol=0.02, rtol=0)
+
+
+def test_mixup_blends_images_emotions_and_targets_alike():
+    images, targets = speech(), torch.arange(4.0)[:, None].expand(4, 3)
+    mixed, shares, mixed_targets = mix(images, torch.eye(4), Online(mixup=0.4), generator(), targets)
+    torch.testing.assert_close(shares.sum(1), torch.ones(4))
+    assert bool((shares.diagonal() >= 0.5).all())
+    torch.testing.assert_close(mixed_targets, shares @ targets)
+    torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", shares, images))
