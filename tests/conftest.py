@@ -49,3 +49,18 @@ def corpora():
     if "VERVET_CORPORA" not in os.environ:
         pytest.skip("VERVET_CORPORA is not set: no real corpora")
     return Path(os.environ["VERVET_CORPORA"])
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """An ONNX model that hears tones."""
+    import onnx_double
+
+    return onnx_double.write(tmp_path_factory.mktemp("model") / "double.onnx")
+
+
+@pytest.fixture(scope="session")
+def predictor(model):
+    import vervet
+
+    return vervet.load(model)

@@ -1,4 +1,6 @@
 import io
+import os
+import struct
 import tracemalloc
 
 import numpy as np
@@ -52,11 +54,9 @@ def test_every_format_holds_the_same_tone(tmp_path, suffix):
 
 
 def test_suffix_does_not_matter_only_content_does(tmp_path):
-    path = written(tmp_path / "tone.raw", tone(440, 0.5), format="FLAC")
-    with pytest.raises(ValueError, match=r"tone\.raw: not audio"):  # .raw has no header by definition
-        audio.read(path)
-    path = path.rename(tmp_path / "tone.mp3")
-    assert len(audio.read(path)[0]) == RATE // 2
+    for name in ("tone.raw", "tone.mp3", "tone"):
+        path = written(tmp_path / name, tone(440, 0.5), format="FLAC")
+        assert len(audio.read(path)[0]) == RATE // 2
 
 
 def test_path_string_bytes_stream_and_array_agree(tmp_path):
@@ -99,6 +99,10 @@ BAD_FILES = {
         r"pointer\.wav: is a Git LFS pointer.*git lfs pull",
     ),
     "text.wav": (b"these are words, no sound at all\n" * 50, r"text\.wav: not audio .*convert it"),
+    "utf16.wav": (
+        ("words " * 500).encode("utf-16"),
+        r"utf16\.wav: not audio .*it begins like MP3, but goes on otherwise",
+    ),
     "riff.wav": (b"RIFF\x24\x00\x00\x00WAVEjunk", r"riff\.wav: not audio"),
 }
 
@@ -142,7 +146,7 @@ def test_samples_on_another_scale_are_refused(tmp_path):
         audio.read(path)
 
 
-@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "wav", "aiff", "au", "w64", "rf64"])
 def test_a_recording_cut_short_is_refused(tmp_path, suffix):
     whole = written(tmp_path / f"whole.{suffix}", noise(5 * RATE)).read_bytes()
     path = tmp_path / f"half.{suffix}"
@@ -160,11 +164,178 @@ def test_a_recording_cut_short_is_refused(tmp_path, suffix):
         (np.zeros(100, np.uint8), RATE, "dtype uint8"),
         (np.zeros(100), 0, "sampling rate 0"),
         (np.zeros(100), 16000.5, "sampling rate 16000.5"),
+        (np.zeros(100), np.inf, "sampling rate inf"),
+        (np.zeros(100), np.nan, "sampling rate nan"),
     ],
 )
 def test_arrays_that_could_be_misread_are_refused(samples, rate, message):
     with pytest.raises(ValueError, match=message):
         audio.read((samples, rate))
+
+
+# --- files that are not what they seem
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("loop.wav", "symbolic links"),
+        (f"{'x' * 300}.wav", "too long"),
+        ("file.wav/talk.wav", "Not a directory"),
+        ("nul\0.wav", "null byte"),
+        ("\ud800.wav", "surrogates"),
+    ],
+)
+def test_paths_that_cannot_be_opened_are_named(tmp_path, name, why):
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    (tmp_path / "file.wav").touch()
+    with pytest.raises(
+        ValueError, match=rf"\.wav: cannot be opened \(.*{why}.*\); check its name and permissions"
+    ) as caught:
+        audio.read(tmp_path / name)
+    assert caught.type is ValueError
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_named(tmp_path):
+    path = written(tmp_path / "secret.wav", noise(RATE))
+    path.chmod(0)
+    with pytest.raises(ValueError, match=r"secret\.wav: cannot be opened \(Permission denied\)"):
+        audio.read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such files")
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in (tmp_path / "pipe.wav", "/dev/zero", "/dev/null"):
+        with pytest.raises(ValueError, match=rf"{path}: is a pipe, a socket or a device; save the recording"):
+            audio.read(path)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path):
+    path = written(tmp_path / "shrinks.wav", noise(40 * RATE))
+    found = audio.windows(path, RATE, 4, 4)
+    assert next(found).end_s == 4
+    os.truncate(path, 20 * RATE)
+    with pytest.raises(ValueError, match=r"shrinks\.wav: ends after \d.* promises 40\.00 s"):
+        list(found)
+
+
+def test_streams_are_read_from_their_beginning():
+    stream = io.BytesIO()
+    soundfile.write(stream, noise(RATE), RATE, format="WAV")
+    assert stream.tell() > 0
+    assert len(audio.read(stream)[0]) == RATE
+
+
+def test_streams_that_cannot_be_rewound_or_hold_text_are_named(tmp_path):
+    path = written(tmp_path / "a.wav", noise(RATE))
+    reading, writing = os.pipe()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe, path.open(encoding="latin-1") as text, path.open("rb") as closed:
+        closed.close()
+        for stream in (pipe, text, closed):
+            with pytest.raises(ValueError, match=r": cannot be read .*; give an open binary file that can be rewound"):
+                audio.read(stream)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("healthy", [1, 2, 3])
+def test_a_disk_that_fails_is_named_and_nothing_else_is_printed(healthy, capfd):
+    class Failing(io.BytesIO):
+        reads = 0
+
+        def read(self, size=-1):
+            self.reads += 1
+            if self.reads > healthy:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    stream = io.BytesIO()
+    soundfile.write(stream, noise(RATE), RATE, format="FLAC")
+    with pytest.raises(ValueError, match="<stream>: "):
+        audio.read(Failing(stream.getvalue()))
+    assert capfd.readouterr() == ("", "")
+
+
+# --- what fuzzing found
+
+
+def wav(data: bytes, *, rate: int = RATE, channels: int = 1, promised: int | None = None) -> bytes:
+    """16 bit, with a header that may lie."""
+    layout = struct.pack("<IHHIIHH", 16, 1, channels, rate, 2 * channels * rate % (1 << 32), 2 * channels, 16)
+    size = struct.pack("<I", len(data) if promised is None else promised)
+    return b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + layout + b"data" + size + data
+
+
+@pytest.mark.parametrize("rate", [1, 3_999, 768_001, (1 << 31) - 1])
+def test_absurd_rates_are_refused(rate):
+    # one second at 1 Hz became a gigabyte, and was answered
+    with pytest.raises(ValueError, match=f"<bytes>: sampling rate {rate}; give a whole number of 4000 to 768000 Hz"):
+        audio.read(wav(bytes(64_000), rate=rate))
+
+
+def test_absurd_channels_are_refused():
+    with pytest.raises(ValueError, match="<bytes>: has 1024 channels; keep at most 64"):
+        audio.read(wav(bytes(2_048_000), channels=1024))
+
+
+@pytest.mark.parametrize("promised", [(1 << 32) - 1, 1 << 31, 0x7FFF_F000])
+def test_a_wav_from_a_pipe_is_read_to_its_end(promised):
+    # what ffmpeg, arecord and sox write when they cannot go back to the header
+    assert len(audio.read(wav(bytes(32_000), promised=promised))[0]) == RATE
+
+
+def test_a_header_that_counts_itself_is_forgiven():
+    assert len(audio.read(wav(bytes(32_000), promised=32_044))[0]) == RATE
+
+
+def test_a_header_of_three_hours_takes_neither_their_time_nor_their_memory():
+    with pytest.raises(ValueError, match=r"ends after 1\.00 s, but its header promises 10800\.00 s; it was cut short"):
+        audio.read(wav(bytes(32_000), promised=3 * 3600 * 32_000))
+
+
+def test_segments_before_the_end_of_what_was_cut_short_are_read():
+    (window,) = audio.windows(wav(bytes(64_000), promised=640_000), RATE, 4, 4, start_s=0.5, end_s=1.5)
+    assert len(window.waveform) == RATE
+
+
+def test_a_flac_from_a_pipe_is_refused_for_what_it_is(tmp_path):
+    content = bytearray(written(tmp_path / "a.flac", noise(RATE)).read_bytes())
+    content[21] &= 0xF0  # how many samples there are, in 36 bits; 0 where that was not known
+    content[22:26] = bytes(4)
+    with pytest.raises(ValueError, match="<bytes>: was streamed, so its header tells no length; write it again"):
+        audio.read(bytes(content))
+
+
+@pytest.mark.filterwarnings("error")
+def test_headers_that_point_before_the_beginning_print_nothing(tmp_path, capfd):
+    content = written(tmp_path / "a.aiff", noise(RATE)).read_bytes()[:30]
+    with pytest.raises(ValueError, match="<bytes>: not audio"):
+        audio.read(content)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_two_bytes_do_not_make_a_recording():
+    # libsndfile takes this for a file of an Akai sampler
+    with pytest.raises(ValueError, match=r"<bytes>: not audio that can be decoded \(it begins like no known format\)"):
+        audio.read(b"\x01\x04" + np.random.default_rng(0).bytes(20_000))
+
+
+def test_an_mp3_with_a_hole_is_refused(tmp_path):
+    # a decoder that ended at the hole was asked again, and gave what it had given before, until that was enough
+    content = bytearray(written(tmp_path / "whole.mp3", noise(5 * RATE)).read_bytes())
+    content[-1500:-800] = np.random.default_rng(4).bytes(700)
+    with pytest.raises(ValueError, match=r"<bytes>: (ends|damaged) after 4\.\d\d s"):
+        audio.read(bytes(content))
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 44_100])
+@pytest.mark.parametrize("duration_s", [0.1, 1.0])
+def test_a_constant_offset_is_silence_at_any_rate(rate, duration_s):
+    # where it begins and ends, it rings in the resampler
+    (window,) = audio.windows((np.full(round(duration_s * rate), -1.0), rate), RATE, 4, 4)
+    assert audio.is_silent(window.waveform)
 
 
 # --- resample, fit, silence

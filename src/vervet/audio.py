@@ -2,18 +2,21 @@
 
 A recording comes as a path, as the bytes of a file, as an open binary file, or as a pair of samples and sampling rate.
 It is read whole by `read`, or window by window by `windows`, which never holds more than one window and one block.
+What comes without an end, block by block, is cut by a `Cutter`.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from itertools import chain
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import soundfile
@@ -23,11 +26,19 @@ Encoded = str | os.PathLike[str] | bytes | BinaryIO
 Sound = Encoded | tuple[np.ndarray, int]
 
 SILENCE_DBFS = -80.0  # a swing below this is digital silence; three steps of 16-bit audio
+RINGING = 400  # samples; a constant offset that begins or ends rings when it is resampled
 SHORTEST_S = 0.1  # less holds no speech to judge, and is about what MP3 frames add to the end of a recording
 LOUDEST = 2.0  # lossy decoders overshoot full scale by a little; beyond this, samples are on another scale
 BLOCK = 1 << 16  # frames decoded at once
 MOST_CHANNELS = 64
+LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000  # Hz; what a damaged header may say beyond would fill the memory
 LFS_POINTER = b"version https://git-lfs"
+# How recordings begin. libsndfile knows more formats; for one of them it takes any file that begins with bytes 1 and 4.
+BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"NIST", b"fLaC", b"OggS", b"ID3")
+# Bytes that a header promises, as libsndfile's log has it where the file holds fewer: WAV, CAF, AIFF, AU, RF64, W64.
+PROMISE = re.compile(r"^ *(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+STREAMED = (1 << 31) - (1 << 20)  # bytes; programs that write to a pipe promise this or more, not knowing the length
+ENDLESS = (1 << 63) - 1  # frames, as libsndfile counts a FLAC file that was written to a pipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +56,9 @@ def read(source: Sound) -> tuple[np.ndarray, int]:
     Parameters
     ----------
     source : path, bytes, binary file, or (waveform, sampling_rate)
-        WAV, FLAC, Ogg, MP3 and whatever else libsndfile decodes. An array is (samples,) or (samples, channels), either
-        floating point in [-1, 1] or int16 or int32 over their full range.
+        WAV, FLAC, Ogg or MP3, also AIFF, AU, CAF, W64, RF64 and NIST Sphere, of 4 to 768 kHz and up to 64 channels. A
+        path must lead to a regular file; a binary file is read from its beginning. An array is (samples,) or
+        (samples, channels), either floating point in [-1, 1] or int16 or int32 over their full range.
 
     Returns
     -------
@@ -58,8 +70,9 @@ def read(source: Sound) -> tuple[np.ndarray, int]:
     Raises
     ------
     ValueError
-        If there is no such file, or it is a folder, empty, a Git LFS pointer, not audio, cut short, without samples, or
-        if samples are NaN, infinite or far beyond full scale. The message names the file and what to do.
+        If there is no such file, or it is a folder, a pipe, a device, empty, a Git LFS pointer, not audio, cut short or
+        without samples, or if samples are NaN, infinite or far beyond full scale. The message names the file and what
+        to do.
     """
     with _opened(source) as recording:
         blocks = list(recording.decode(0, recording.frames))
@@ -106,11 +119,151 @@ def windows(
         raise ValueError(f"window {window_s} s and hop {hop_s} s must be positive")
     with _opened(source) as recording:
         first, last = _segment(recording, start_s, end_s)
-        blocks = _resampled(recording.decode(first, last), recording.sampling_rate, sampling_rate)
+        cutter = Cutter(recording.sampling_rate, sampling_rate, window, hop)
         first_s, last_s = first / recording.sampling_rate, last / recording.sampling_rate
-        for start, waveform in _cut(blocks, window, hop, round(SHORTEST_S * sampling_rate)):
+        complete = chain.from_iterable(map(cutter.feed, recording.decode(first, last)))
+        for start, waveform in chain(complete, cutter.finish()):
             begin_s = first_s + start / sampling_rate
             yield Window(begin_s, min(begin_s + window / sampling_rate, last_s), waveform)
+
+
+class Cutter:
+    """Resample a waveform that comes block by block, and cut it into windows; one window is all that it holds.
+
+    Windows start at `first`, `first + hop`, `first + 2 hop` and so on. The last one may be partial; it is left out
+    where it would add less than `SHORTEST_S`.
+
+    Parameters
+    ----------
+    from_rate, to_rate : int
+        Sampling rates of the blocks and of the windows, in Hz.
+    window, hop : int
+        Length of a window and distance between two starts, in samples at `to_rate`.
+    first : int
+        Start of the first window, in samples at `to_rate`, more than `-window` and at most 0.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, window: int, hop: int, first: int = 0) -> None:
+        same = from_rate == to_rate
+        self._resampler = None if same else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+        self._ring = np.zeros(window, np.float32)  # sample n stands at n % window
+        self._heard = 0  # samples at `to_rate`
+        self._start = first  # of the next window
+        self._hop = hop
+        self._covered = 0  # end of the last window
+        self._tail = round(SHORTEST_S * to_rate)
+
+    def feed(self, block: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Hear a block.
+
+        Parameters
+        ----------
+        block : numpy.ndarray
+            (samples,) float32 at `from_rate`, of any length.
+
+        Yields
+        ------
+        start : int
+            Of a window that is now complete, in samples at `to_rate` from the beginning of the first block.
+        waveform : numpy.ndarray
+            (samples,) float32 at `to_rate`; of a window that starts before 0, what lies behind it.
+        """
+        return self._cut(self._resampler.resample_chunk(block) if self._resampler else block)
+
+    def finish(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Hear that the waveform has ended.
+
+        Yields
+        ------
+        start, waveform
+            As from `feed`; the last one may be shorter than a window.
+        """
+        if self._resampler:
+            yield from self._cut(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
+        rest = self._heard - max(self._start, self._covered)
+        if rest >= self._tail or (rest and not self._covered):
+            yield self._window()
+
+    def _cut(self, block: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        window = len(self._ring)
+        while len(block):
+            # up to where the ring begins again or the next window ends, whichever is nearer
+            at, end = self._heard % window, self._start + window
+            step = block[: min(window - at, end - self._heard)]
+            self._ring[at : at + len(step)] = step
+            self._heard += len(step)
+            block = block[len(step) :]
+            if self._heard == end:
+                yield self._window()
+
+    def _window(self) -> tuple[int, np.ndarray]:
+        """Give the window that ends here, and move on to the next."""
+        start = self._start
+        self._start += self._hop
+        self._covered = self._heard
+        oldest = self._heard % len(self._ring)
+        in_order = np.concatenate([self._ring[oldest:], self._ring[:oldest]])
+        return start, in_order[max(0, start) - self._heard :]
+
+
+def mono(samples: np.ndarray, sampling_rate: int, name: str = "<array>", first: int = 0) -> np.ndarray:
+    """Check samples, scale them to [-1, 1] and mix their channels down to their mean.
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        (samples,) or (samples, channels), as for `read`. It may be empty.
+    sampling_rate, first : int
+        In Hz, and which sample of the recording the first one is; for messages.
+    name : str
+        Of the recording; for messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        (samples,) float32 in [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        If the dtype or shape is another one, or samples are NaN, infinite or far beyond full scale.
+    """
+    samples = np.asarray(samples)
+    if samples.dtype in (np.int16, np.int32):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"{name}: dtype {samples.dtype}; give floating point in [-1, 1], int16 or int32")
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
+        raise ValueError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels)")
+    block = samples if samples.ndim == 2 else samples[:, None]
+    return _checked(block, name, first, sampling_rate).mean(axis=1).astype(np.float32)
+
+
+def checked_rate(sampling_rate: float, name: str) -> int:
+    """Refuse a sampling rate that no recording of speech has.
+
+    Parameters
+    ----------
+    sampling_rate : float
+        In Hz.
+    name : str
+        Of the recording; for messages.
+
+    Returns
+    -------
+    int
+        In Hz.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole number from `LOWEST_RATE` to `HIGHEST_RATE`.
+    """
+    if not LOWEST_RATE <= sampling_rate <= HIGHEST_RATE or sampling_rate != int(sampling_rate):
+        raise ValueError(
+            f"{name}: sampling rate {sampling_rate}; give a whole number of {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        )
+    return int(sampling_rate)
 
 
 def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -160,9 +313,11 @@ def is_silent(waveform: np.ndarray) -> bool:
     Returns
     -------
     bool
-        Whether the samples swing by less than `SILENCE_DBFS` about their middle; a constant offset is silence too.
+        Whether the samples swing by less than `SILENCE_DBFS` about their middle; a constant offset is silence too. Both
+        ends do not count, up to `RINGING` samples or a quarter of all each.
     """
-    return float(np.ptp(waveform)) / 2 < 10 ** (SILENCE_DBFS / 20)
+    end = min(RINGING, len(waveform) // 4)
+    return float(np.ptp(waveform[end : len(waveform) - end])) / 2 < 10 ** (SILENCE_DBFS / 20)
 
 
 def name_of(source: Sound) -> str:
@@ -208,16 +363,23 @@ def _opened(source: Sound) -> Iterator[_Recording]:
     with _stream(source, name) as stream:
         _sniff(stream, name)
         try:
-            sound = soundfile.SoundFile(stream)
-        # TypeError: soundfile asks for the layout of headerless .raw files
-        except (soundfile.SoundFileError, TypeError) as error:
-            raise ValueError(
-                f"{name}: not audio that can be decoded ({error}); convert it to WAV, FLAC, Ogg or MP3"
-            ) from error
+            sound = soundfile.SoundFile(cast(BinaryIO, _Readable(stream)))  # it calls no other methods
+        except soundfile.LibsndfileError as error:
+            why = error.error_string
+            if why.startswith("File does not exist"):  # so it calls what its MP3 decoder gives up
+                why = "it begins like MP3, but goes on otherwise"
+            raise _no_audio(name, why) from error
         with sound:
-            if sound.frames < 1:
+            sampling_rate, frames = checked_rate(sound.samplerate, name), _frames(sound)
+            if sound.channels > MOST_CHANNELS:
+                raise ValueError(f"{name}: has {sound.channels} channels; keep at most {MOST_CHANNELS}")
+            if frames < 1:
                 raise ValueError(f"{name}: has a header but no samples; record or export it again")
-            yield _Recording(name, sound.samplerate, sound.frames, partial(_decode, sound, name))
+            if frames == ENDLESS:
+                raise ValueError(
+                    f"{name}: was streamed, so its header tells no length; write it again with 'ffmpeg -i OLD NEW'"
+                )
+            yield _Recording(name, sampling_rate, frames, partial(_decode, sound, name, frames))
 
 
 @contextmanager
@@ -225,66 +387,113 @@ def _stream(source: Encoded, name: str) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if path.is_dir():
-            raise ValueError(f"{name}: is a folder, not a recording; name a file in it")
-        try:
-            stream = path.open("rb")
-        except FileNotFoundError:
-            raise ValueError(f"{name}: no such file; check the spelling and the folder it is relative to") from None
-        except OSError as error:
-            raise ValueError(f"{name}: cannot be opened ({error.strerror}); check its permissions") from error
-        with stream:
+        with _file(source, name) as stream:
             yield stream
     else:
         yield source
 
 
+def _file(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    """Open a regular file; a pipe without a writer would be waited for, and a device may have no end."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except FileNotFoundError:
+        raise ValueError(f"{name}: no such file; check the spelling and the folder it is relative to") from None
+    except (OSError, ValueError) as error:  # ValueError: characters that no file name can hold
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{name}: cannot be opened ({why}); check its name and permissions") from error
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{name}: is a folder, not a recording; name a file in it")
+    raise ValueError(f"{name}: is a pipe, a socket or a device; save the recording as a file first")
+
+
+class _Readable:
+    """A binary stream as libsndfile needs it, without exceptions: they would not get through its C code.
+
+    Damaged headers send it to places before the beginning, and disks fail. It then reads less than it was promised,
+    which `_decode` names.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.tell = stream.tell
+
+    def seek(self, offset: int, whence: int) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.seek(offset, whence)
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except OSError:
+            return b""
+
+
 def _sniff(stream: BinaryIO, name: str) -> None:
-    """Find the two faults that libsndfile would call an unknown format."""
-    position = stream.tell()
-    head = stream.read(len(LFS_POINTER))
-    stream.seek(position)
+    """Find what libsndfile would call an unknown format, or worse, would not."""
+    try:
+        stream.seek(0)
+        head = bytes(stream.read(len(LFS_POINTER)))
+        stream.seek(0)
+    except (OSError, ValueError, TypeError) as error:  # a pipe, a closed file, a file opened as text
+        raise ValueError(
+            f"{name}: cannot be read ({error}); give an open binary file that can be rewound, or its bytes"
+        ) from error
     if not head:
         raise ValueError(f"{name}: is empty (0 bytes); copy or record it again")
     if head == LFS_POINTER:
         raise ValueError(f"{name}: is a Git LFS pointer, not audio; fetch the recording with 'git lfs pull'")
+    mp3 = head[0] == 0xFF and head[1:2] >= b"\xe0"
+    if not (mp3 or head.startswith(BEGINNINGS)):
+        raise _no_audio(name, "it begins like no known format")
 
 
-def _decode(sound: soundfile.SoundFile, name: str, first: int, last: int) -> Iterator[np.ndarray]:
+def _no_audio(name: str, why: str) -> ValueError:
+    return ValueError(f"{name}: not audio that can be decoded ({why.rstrip('.')}); convert it to WAV, FLAC, Ogg or MP3")
+
+
+def _frames(sound: soundfile.SoundFile) -> int:
+    """Frames that the header promises; libsndfile itself only tells how many can be there, and is silent on the rest.
+
+    A promise is not held against a file that lacks less than `SHORTEST_S`, as some recorders count their header.
+    """
+    found = PROMISE.search(sound.extra_info)
+    promised, there = map(int, found.groups()) if found else (0, 0)
+    if not there or promised >= STREAMED:
+        return sound.frames
+    frames = sound.frames * promised // there
+    return frames if frames - sound.frames >= SHORTEST_S * sound.samplerate else sound.frames
+
+
+def _decode(sound: soundfile.SoundFile, name: str, frames: int, first: int, last: int) -> Iterator[np.ndarray]:
     """Yield frames [first, last) as checked mono blocks."""
     try:
         if first:
             sound.seek(first)
         while first < last:
-            block = sound.read(min(BLOCK, last - first), dtype="float32", always_2d=True)  # (frames, channels)
-            if not len(block):
-                break
+            wanted = min(BLOCK, last - first)
+            block = sound.read(wanted, dtype="float32", always_2d=True)  # (frames, channels)
             yield _checked(block, name, first, sound.samplerate).mean(axis=1)
             first += len(block)
+            if len(block) < wanted:  # asked again, the decoder of a damaged MP3 goes on from elsewhere
+                break
     except soundfile.SoundFileError as error:
         raise ValueError(f"{name}: damaged after {first / sound.samplerate:.2f} s ({error}); copy it again") from error
     if first < last:
         raise ValueError(
             f"{name}: ends after {first / sound.samplerate:.2f} s, but its header promises "
-            f"{sound.frames / sound.samplerate:.2f} s; it was cut short, copy it again"
+            f"{frames / sound.samplerate:.2f} s; it was cut short, copy it again"
         )
 
 
 def _array(samples: np.ndarray, sampling_rate: int, name: str) -> _Recording:
-    samples = np.asarray(samples)
-    if samples.dtype in (np.int16, np.int32):
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(f"{name}: dtype {samples.dtype}; give floating point in [-1, 1], int16 or int32")
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
-        raise ValueError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels)")
-    if not len(samples):
+    sampling_rate = checked_rate(sampling_rate, name)
+    waveform = mono(samples, sampling_rate, name)
+    if not len(waveform):
         raise ValueError(f"{name}: has no samples; give at least {SHORTEST_S} s")
-    if sampling_rate != int(sampling_rate) or sampling_rate <= 0:
-        raise ValueError(f"{name}: sampling rate {sampling_rate}; give a positive whole number of Hz")
-    checked = _checked(samples.reshape(len(samples), -1), name, 0, sampling_rate).mean(axis=1).astype(np.float32)
-    return _Recording(name, int(sampling_rate), len(checked), lambda first, last: iter([checked[first:last]]))
+    return _Recording(name, sampling_rate, len(waveform), lambda first, last: iter([waveform[first:last]]))
 
 
 def _checked(block: np.ndarray, name: str, first: int, sampling_rate: int) -> np.ndarray:
@@ -292,8 +501,10 @@ def _checked(block: np.ndarray, name: str, first: int, sampling_rate: int) -> np
     finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         at_s = (first + int(np.argmin(finite))) / sampling_rate
-        raise ValueError(f"{name}: holds NaN or infinite samples, the first at {at_s:.3f} s; export it again")
-    peak = float(np.abs(block).max())
+        raise ValueError(
+            f"{name}: holds NaN or infinite samples, the first at {at_s:.3f} s; correct them at their source"
+        )
+    peak = float(np.abs(block).max(initial=0))
     if peak > LOUDEST:
         raise ValueError(f"{name}: samples reach {peak:g}, full scale is 1; scale them to [-1, 1]")
     return np.clip(block, -1.0, 1.0) if peak > 1 else block
@@ -315,31 +526,3 @@ def _segment(recording: _Recording, start_s: float, end_s: float | None) -> tupl
             f"give at least {SHORTEST_S} s"
         )
     return first, last
-
-
-def _resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
-    if from_rate == to_rate:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
-
-
-def _cut(blocks: Iterable[np.ndarray], window: int, hop: int, tail: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Cut a stream of blocks into (start, waveform), all in samples; a last window adds at least `tail`."""
-    held = np.empty(0, np.float32)
-    offset = 0  # where `held` begins in the stream
-    start = 0  # of the next window
-    for block in blocks:
-        held = np.concatenate([held, block])
-        while start + window <= offset + len(held):
-            yield start, held[start - offset : start - offset + window].copy()
-            start += hop
-        spent = min(max(0, start - offset), len(held))
-        held, offset = held[spent:], offset + spent
-    covered = start - hop + window if start else 0
-    end = offset + len(held)
-    if not start or end - max(start, covered) >= tail:
-        yield start, held[start - offset :]

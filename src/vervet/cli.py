@@ -11,14 +11,17 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vervet import __version__
 
 if TYPE_CHECKING:
+    from vervet.batch import Answer, Item
     from vervet.config import Recipe
+    from vervet.predict import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,14 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if args.debug or error.name is None or error.name.startswith("vervet"):
             raise
-        extra_name = "plot" if error.name == "matplotlib" else "train"
+        extras = {"matplotlib": "plot", "sounddevice": "mic", "pyarrow": "parquet", "ray": "cluster"}
+        extra_name = extras.get(error.name, "train")
         print(
             f"vervet {args.command}: needs {error.name}, which is not installed: pip install 'vervet[{extra_name}]'",
             file=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
-        print(f"vervet {args.command}: interrupted; the same command goes on from here", file=sys.stderr)
+        hint = "; the same command goes on from here" if getattr(args, "out", None) else ""
+        print(f"vervet {args.command}: interrupted{hint}", file=sys.stderr)
         return 130
 
 
@@ -83,10 +88,34 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("predict", _predict, "recognise the emotion in recordings")
     sub.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, or CSV table with a 'file' column")
     sub.add_argument("--model", default=None, help="name, run folder or .onnx file; default: the shipped model")
-    formats(sub, "table", "csv", "json")
+    formats(sub, "table", "csv", "json", "jsonl")
     sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
     sub.add_argument("--hop-s", type=float, default=None, help="seconds between windows; default: the window")
+    sub.add_argument(
+        "--out", type=Path, default=None, metavar="NAME", help=".csv, .jsonl or .parquet; continues what it holds"
+    )
+    sub.add_argument("--retry", action="store_true", help="with --out: again what had no answer in earlier runs")
+    sub.add_argument("--jobs", type=int, default=None, metavar="N", help="windows at a time; default: one per core")
+    sub.add_argument(
+        "--cluster", nargs="?", const="local", default=None, metavar="ADDRESS",
+        help="on a Ray cluster (extra 'cluster'): auto or host:port; default: one that is started on this machine",
+    )  # fmt: skip
     sub.add_argument("--picture", type=Path, default=None, help="also draw the run into this PNG (extra 'plot')")
+
+    sub = command("listen", _listen, "recognise emotion as it is spoken, until the input ends or Ctrl-C")
+    sub.add_argument("--stdin", action="store_true", help="raw PCM on standard input instead of the microphone")
+    sub.add_argument("--rate", type=int, default=None, help="in Hz; default: 16000 of PCM, the microphone's own")
+    sub.add_argument("--channels", type=int, default=1, help="mixed to their mean; default: 1")
+    sub.add_argument("--pcm", choices=("s16le", "s32le", "f32le"), default="s16le", help="default: s16le")
+    sub.add_argument("--device", default=None, help="microphone, by number or name; default: the system's")
+    sub.add_argument("--model", default=None, help="as for predict; default: the shipped model")
+    formats(sub, "text", "json")
+    sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
+    sub.add_argument("--hop-s", type=float, default=1.0, help="seconds between answers; default: 1")
+    sub.add_argument("--smoothing-s", type=float, default=1.0, help="half-life of past scores, 0: none; default: 1")
+    sub.add_argument("--threshold", type=float, default=0.5, help="less is 'uncertain', 0: nothing is; default: 0.5")
+    sub.add_argument("--gate-db", type=float, default=9.0, help="speech above the noise floor by this; default: 9")
+    sub.add_argument("--no-gate", dest="gate_db", action="store_const", const=None, help="take all sound for speech")
 
     sub = command(
         "train", _train, "train by the three stages of a recipe; --key=value overrides a setting", settings=True
@@ -118,7 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     formats(sub, "table", "json")
 
-    sub.add_argument("--robustness", action="store_true", help="of one run: degrade its test recordings instead")
+    sub.add_argument(
+        "--robustness", action="store_true", help="degrade the test recordings of a run or its folds instead"
+    )
     sub.add_argument(
         "--root", type=Path, default=None, help="of the corpus, for --robustness; default: $VERVET_CORPORA"
     )
@@ -280,10 +311,8 @@ def _robustness(args: argparse.Namespace) -> int:
     from vervet.evaluation.robustness import summary
     from vervet.evaluation.run import measure_robustness
 
-    if len(args.run_folders) > 1:
-        raise ValueError("--robustness takes one run at a time")
-    rows = measure_robustness(args.run_folders[0], args.root)
-    print(json.dumps(rows, indent=1) if args.format == "json" else summary(rows))
+    rows, picture = measure_robustness(args.run_folders, args.root)
+    print(json.dumps(rows, indent=1) if args.format == "json" else f"{summary(rows)}\nThe picture: {picture}")
     return 0
 
 
@@ -303,19 +332,92 @@ def _inside(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from vervet import predict
+    from tqdm import tqdm
 
+    from vervet import batch, output, predict
+    from vervet.terminal import printable
+
+    if args.out:
+        return _predict_into(args)
+    if args.retry:
+        raise ValueError("--retry continues what an earlier run wrote: name it with --out")
     # A missing matplotlib should be known before the work, not after.
     picture = importlib.import_module("vervet.picture") if args.picture else None
+    predictor = predict.load(args.model, threads=1)
+    kept: list[Answer] = []
+
+    def keep(answer: Answer) -> Answer:
+        if picture or answer.problem:
+            kept.append(answer)
+        return answer
+
+    with closing(_answers(args, predictor, batch.find(args.paths))) as answers:
+        for line in output.FORMATS[args.format](map(keep, answers), predictor.labels, batch.columns(args.paths)):
+            tqdm.write(printable(line, sys.stdout.encoding))  # a progress bar makes way for it
+            sys.stdout.flush()
+    if picture and any(answer.predictions for answer in kept):
+        picture.draw(predictor, kept, args.picture)
+    return 1 if any(answer.problem for answer in kept) else 0
+
+
+def _predict_into(args: argparse.Namespace) -> int:
+    from vervet import batch, predict, store
+
+    if args.format != "table" or args.picture:
+        raise ValueError("--out takes its form from its name and draws nothing: leave out --format and --picture")
+    predictor = predict.load(args.model, threads=1)
+    columns = batch.columns(args.paths)
+    with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry) as out:
+        lacking = filter(out.lacks, batch.find(args.paths))
+        with closing(_answers(args, predictor, lacking, out.there)) as answers:
+            for answer in answers:
+                out.add(answer)
+    if out.problems:
+        print(f"{args.out}: not all is answered, {len(out.problems)} problems are in {args.out}.problems.csv")
+    return 1 if out.problems else 0
+
+
+def _answers(
+    args: argparse.Namespace, predictor: Predictor, items: Iterable[Item], there: int = 0
+) -> Generator[Answer, None, None]:
+    """Answer items here or on a cluster, naming problems as they come; a progress bar counts, also what was there."""
+    from tqdm import tqdm
+
+    from vervet import batch
+    from vervet.terminal import printable
+
+    windowing = {"window_s": args.window_s, "hop_s": args.hop_s}
+    if args.cluster:
+        if Path(args.cluster).exists():
+            raise ValueError(f"--cluster {args.cluster}: is a path, not the address of a cluster; write --cluster last")
+        from vervet import cluster
+
+        answers = cluster.predict_many(args.model, items, args.cluster, jobs=args.jobs, **windowing)
+    else:
+        jobs = batch.cores() if args.jobs is None else args.jobs
+        answers = batch.predict_many(predictor, items, jobs=jobs, **windowing)
+    total = sum(1 for _ in batch.find(args.paths)) if sys.stderr.isatty() else 0
+    bar = tqdm(total=total, initial=there, unit="file", leave=False, disable=total < 2)
+    with closing(answers), bar:
+        for answer in answers:
+            bar.update()
+            if answer.problem:
+                line = printable(f"vervet predict: {answer.problem}", sys.stderr.encoding)
+                tqdm.write(line, file=sys.stderr)
+            yield answer
+
+
+def _listen(args: argparse.Namespace) -> int:
+    from vervet import predict, stream
+
     predictor = predict.load(args.model)
-    items, problems = predict.find(args.paths)
-    answers = list(predict.predict_many(predictor, items, window_s=args.window_s, hop_s=args.hop_s, progress=True))
-    text = predict.FORMATS[args.format](answers, predictor.labels)
-    if text:
-        print(predict.printable(text, sys.stdout.encoding))
-    if picture and any(answer.predictions for answer in answers):
-        picture.draw(predictor, answers, args.picture)
-    problems += [answer.problem for answer in answers if answer.problem]
-    for problem in problems:
-        print(predict.printable(f"vervet predict: {problem}", sys.stderr.encoding), file=sys.stderr)
-    return 1 if problems else 0
+    if args.stdin:
+        rate, chunks = 16_000 if args.rate is None else args.rate, stream.pcm_chunks(sys.stdin.buffer)
+    else:
+        rate, chunks = stream.microphone(args.device, args.rate, args.channels)
+        print("vervet listen: the microphone is open; Ctrl-C ends it", file=sys.stderr)
+    names = ("channels", "pcm", "window_s", "hop_s", "smoothing_s", "threshold", "gate_db")
+    listener = stream.Stream(predictor, rate, **{name: getattr(args, name) for name in names})
+    with suppress(KeyboardInterrupt):  # how one stops listening
+        stream.show(listener.listen(chunks), args.format, sys.stdout)
+    return 0

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
 from vervet import audio
-from vervet.predict import Answer, Item, Prediction, Predictor, mark
+from vervet.batch import Answer, Item
+from vervet.output import mark
+from vervet.predict import Prediction, Predictor
 
 MOST_WINDOWS = 14  # more would be too small to read
 CELL_INCHES = 7.0, 1.75
@@ -35,7 +37,7 @@ def draw(predictor: Predictor, answers: Sequence[Answer], path: Path) -> int:
     predictor : Predictor
         The model that gave the answers.
     answers : sequence of Answer
-        From `vervet.predict.predict_many`; recordings are read again, so they must still be there.
+        From `vervet.batch.predict_many`; recordings are read again, so they must still be there.
     path : pathlib.Path
         The PNG to write; its folder is made.
 

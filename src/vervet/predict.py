@@ -1,4 +1,4 @@
-"""Files, arrays and tables become predictions. ONNX Runtime is all it takes; torch is never imported.
+"""A recording becomes predictions. ONNX Runtime is all it takes; torch is never imported.
 
 A recording longer than the model's window is answered window by window. A window of digital silence has no answer: it
 is named as a problem, and the other windows are answered. A recording in which any sample is unreadable or not a number
@@ -7,31 +7,27 @@ has no answer at all.
 
 from __future__ import annotations
 
-import csv
-import glob
-import io
+import hashlib
 import json
-import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from importlib import resources
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from tqdm import tqdm
 
 from vervet import audio
-from vervet.corpora import AUDIO_SUFFIXES
-from vervet.emotions import canonical
 
-BATCH = 16  # windows in one run of the network; bounds the memory, whatever the number of files
+BATCH = 16  # windows in one run of the network; bounds the memory, however long the recording
 SHIPPED = resources.files("vervet") / "weights"
-TABLE_COLUMNS = 100  # characters, of the terminal table
-BAR = 16  # characters, of a confidence of 1
+
+Judge = Callable[[list[audio.Window]], list["Prediction"]]
+Spread = Callable[[Judge, Iterable[list[audio.Window]]], Iterable[list["Prediction"]]]
 
 
 @dataclass(frozen=True)
@@ -62,35 +58,6 @@ class Prediction:
         return self.scores[self.label]
 
 
-@dataclass(frozen=True)
-class Item:
-    """One recording to answer, or one segment of it."""
-
-    path: Path
-    file: str  # as the user named it
-    start_s: float = 0.0
-    end_s: float | None = None  # None: the end of the recording
-    columns: dict[str, str] = field(default_factory=dict)  # of its table, but for `file`
-
-    @property
-    def truth(self) -> str:
-        """The true emotion where its table has an `emotion` column, canonical where the name is known; else empty."""
-        named = self.columns.get("emotion", "").strip()
-        try:
-            return canonical(named)
-        except ValueError:
-            return named
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The predictions for one item, and what of it has none."""
-
-    item: Item
-    predictions: list[Prediction]
-    problem: str = ""  # names the file, what was wrong and what to do; empty if all was well
-
-
 class Predictor:
     """An exported model, ready to be called with recordings.
 
@@ -101,11 +68,14 @@ class Predictor:
     card : dict
         The model's metadata: `labels`, `sampling_rate` (Hz), `duration_s`, `network`, `protocol`, `leaky`, `corpora`
         and what else the export wrote.
+    digest : str
+        SHA-256 of the model's file, in hexadecimal digits; tells it from all other models.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, card: dict[str, Any]) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, card: dict[str, Any], digest: str) -> None:
         self._session = session
         self.card = card
+        self.digest = digest
         self.labels: tuple[str, ...] = tuple(card["labels"])
         self.sampling_rate: int = card["sampling_rate"]
         self.duration_s: float = card["duration_s"]
@@ -134,14 +104,79 @@ class Predictor:
             If the recording cannot be read, holds NaN, is silent throughout or shorter than 0.1 s, or the window is
             longer than the model's.
         """
-        file = audio.name_of(source)
-        item = Item(Path(file), file)
-        (answer,) = _answers(self, [(item, source)], *self.windowing(window_s, hop_s))
-        if not answer.predictions:
-            raise ValueError(answer.problem)
-        if answer.problem:
-            warnings.warn(answer.problem, stacklevel=2)
-        return answer.predictions
+        predictions, problem = self.hear(source, *self.windowing(window_s, hop_s), audio.name_of(source))
+        if not predictions:
+            raise ValueError(problem)
+        if problem:
+            warnings.warn(problem, stacklevel=2)
+        return predictions
+
+    def hear(
+        self,
+        source: audio.Sound,
+        window_s: float,
+        hop_s: float,
+        file: str,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        batch: int = BATCH,
+        spread: Spread = map,
+    ) -> tuple[list[Prediction], str]:
+        """Predict the emotion in one recording or a segment of it, and say where it is silent.
+
+        Parameters
+        ----------
+        source : path, bytes, binary file, or (waveform, sampling_rate)
+            As for `vervet.audio.read`.
+        window_s, hop_s : float
+            In seconds, from `windowing`.
+        file : str
+            The name that the predictions bear.
+        start_s, end_s : float, optional
+            The segment, in seconds; the whole recording where not given.
+        batch : int
+            Windows in one run of the network.
+        spread : callable
+            As the built-in `map`: applies a function to batches of windows and gives what it returns, in order. It may
+            work ahead on other threads, and so bounds how many windows are held at a time.
+
+        Returns
+        -------
+        predictions : list of Prediction
+            In order of time.
+        problem : str
+            Names the silent stretches; empty if there are none.
+
+        Raises
+        ------
+        ValueError
+            If the recording cannot be read, holds NaN or is shorter than 0.1 s.
+        """
+        silent: list[tuple[float, float]] = []
+
+        def sounding() -> Iterator[audio.Window]:
+            for window in audio.windows(source, self.sampling_rate, window_s, hop_s, start_s, end_s):
+                if audio.is_silent(window.waveform):
+                    silent.append((window.start_s, window.end_s))
+                else:
+                    yield window
+
+        windows = sounding()
+        batches = iter(lambda: list(islice(windows, batch)), [])
+        heard = list(chain.from_iterable(spread(partial(self._judge, file), batches)))
+        return heard, _silence(audio.name_of(source), silent) if silent else ""
+
+    def _judge(self, file: str, windows: list[audio.Window]) -> list[Prediction]:
+        try:
+            rows = self.probabilities([window.waveform for window in windows])
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        predictions = []
+        for window, row in zip(windows, rows, strict=True):
+            label = self.labels[int(row.argmax())]
+            scores = dict(zip(self.labels, map(float, row), strict=True))
+            predictions.append(Prediction(file, round(window.start_s, 6), round(window.end_s, 6), label, scores))
+        return predictions
 
     def windowing(self, window_s: float | None, hop_s: float | None) -> tuple[float, float]:
         """Fill in and check the lengths of window and hop.
@@ -247,7 +282,31 @@ def load(model: str | Path | None = None, *, threads: int | None = None) -> Pred
     ValueError
         If there is no such model, or it is not a Vervet model.
     """
-    name, content = find_model("default" if model is None else model)
+    return open_model(*find_model(model), threads)
+
+
+def open_model(name: str, content: bytes, threads: int | None = None) -> Predictor:
+    """Make a predictor of a model that has been read.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for messages.
+    content : bytes
+        Of its file.
+    threads : int, optional
+        As for `load`.
+
+    Returns
+    -------
+    Predictor
+        Ready to be called.
+
+    Raises
+    ------
+    ValueError
+        If it is not a Vervet model.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0 is its word for all cores
     options.log_severity_level = 3  # errors; what it warns of is not in the user's hands
@@ -256,10 +315,30 @@ def load(model: str | Path | None = None, *, threads: int | None = None) -> Pred
     # its errors have no common base below Exception
     except Exception as error:
         raise ValueError(f"{name}: not an ONNX model that can be run ({error}); export it again") from error
-    return Predictor(session, _card(session, name))
+    return Predictor(session, _card(session, name), hashlib.sha256(content).hexdigest())
 
 
-def find_model(model: str | Path) -> tuple[str, bytes]:
+def find_model(model: str | Path | None = None) -> tuple[str, bytes]:
+    """Find and read a model's file.
+
+    Parameters
+    ----------
+    model : str or pathlib.Path, optional
+        As for `load`.
+
+    Returns
+    -------
+    name : str
+        Where it was found.
+    content : bytes
+        For `open_model`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
+    model = "default" if model is None else model
     path = Path(model)
     if path.is_dir() and not (path / "model.onnx").is_file():
         raise ValueError(f"{path}: holds no model.onnx; let its training end, or export it with 'vervet export {path}'")
@@ -301,195 +380,7 @@ def _card(session: onnxruntime.InferenceSession, name: str) -> dict[str, Any]:
     return card
 
 
-# --- what the user named -> items
-
-
-def find(paths: Iterable[str | Path]) -> tuple[list[Item], list[str]]:
-    """List the recordings that paths, folders, globs and tables stand for.
-
-    Parameters
-    ----------
-    paths : iterable of str or pathlib.Path
-        A recording; a folder, searched with all its sub-folders for `AUDIO_SUFFIXES`; a glob; or a CSV table with a
-        `file` column, whose paths are relative to the table's folder, and `start` and `end` columns where it names
-        segments (audformat). Every other column is kept.
-
-    Returns
-    -------
-    items : list of Item
-        In the order given; folders and globs sorted.
-    problems : list of str
-        What could not be found or understood. The rest stands in `items`.
-    """
-    items: list[Item] = []
-    problems: list[str] = []
-    for path in map(str, paths):
-        try:
-            items += _find(path, problems)
-        except (ValueError, OSError) as error:
-            problems.append(str(error))
-    return items, problems
-
-
-def _find(path: str, problems: list[str]) -> list[Item]:
-    if not os.path.exists(path) and glob.has_magic(path):
-        matches = sorted(glob.glob(path, recursive=True))
-        # with ** a folder is matched beside its own files
-        items = [item for match in matches if not os.path.isdir(match) for item in _find(match, problems)]
-        items = items or [item for match in matches for item in _find(match, problems)]
-        if not items:
-            raise ValueError(f"{path}: matches no file; check the pattern and the folder it is relative to")
-        return items
-    if os.path.isdir(path):
-        return _folder(Path(path))
-    if Path(path).suffix.casefold() == ".csv" and os.path.exists(path):
-        return _table(Path(path), problems)
-    return [Item(Path(path), path)]
-
-
-def _folder(folder: Path) -> list[Item]:
-    # names with a leading dot are left by file systems, such as the ._talk.wav of macOS
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.casefold() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise ValueError(f"{folder}: no recordings in this folder or below; looked for {', '.join(AUDIO_SUFFIXES)}")
-    return [Item(path, str(path)) for path in found]
-
-
-def _table(table: Path, problems: list[str]) -> list[Item]:
-    try:
-        rows = list(csv.reader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table}: not a CSV table in UTF-8 ({error}); save it as one") from error
-    header = [name.strip() for name in rows[0]] if rows else []
-    if "file" not in header:
-        raise ValueError(f"{table}: has no column 'file', only {', '.join(header) or 'nothing'}; name it in line 1")
-    if len(set(header)) < len(header):
-        raise ValueError(f"{table}: two columns have the same name in {', '.join(header)}; rename one")
-    items = []
-    for number, row in enumerate(rows[1:], start=2):
-        try:
-            if row:
-                items.append(_row(table.parent, header, row))
-        except ValueError as error:
-            problems.append(f"{table}: row {number}: {error}")
-    if not items and not problems:
-        raise ValueError(f"{table}: has no rows; list one recording per line under 'file'")
-    return items
-
-
-def _row(folder: Path, header: list[str], row: list[str]) -> Item:
-    if len(row) != len(header):
-        raise ValueError(f"{len(row)} values under {len(header)} columns; quote those that hold a comma")
-    columns = dict(zip(header, row, strict=True))
-    file = columns.pop("file").strip()
-    if not file:
-        raise ValueError("names no file; fill it in or remove the row")
-    start_s, end_s = _seconds(columns.get("start", "")), _seconds(columns.get("end", ""))
-    return Item(folder / file, file, start_s or 0.0, end_s, columns)
-
-
-_TIME = re.compile(r"(?:(\d+) days?,? ?)?(?:(\d+):(\d\d):(\d\d(?:\.\d*)?))?")
-
-
-def _seconds(text: str) -> float | None:
-    """Seconds of a table's time: `1.5`, `0 days 00:00:01.5` as audformat writes it, or None for its `NaT`."""
-    text = text.strip()
-    if text in ("", "NaT"):
-        return None
-    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
-        return float(text)
-    if not (match := _TIME.fullmatch(text)):
-        raise ValueError(f"{text!r} is not a time; write seconds (1.5) or '0 days 00:00:01.5'")
-    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-# --- items -> answers
-
-
-def predict_many(
-    predictor: Predictor,
-    items: Sequence[Item],
-    *,
-    window_s: float | None = None,
-    hop_s: float | None = None,
-    progress: bool = False,
-) -> Iterator[Answer]:
-    """Answer many recordings; one that is at fault stops none of the others.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The model.
-    items : sequence of Item
-        From `find`.
-    window_s, hop_s : float, optional
-        As for `Predictor.__call__`.
-    progress : bool
-        Draw a progress bar on stderr, if that is a terminal.
-
-    Yields
-    ------
-    Answer
-        One for each item, in order.
-
-    Raises
-    ------
-    ValueError
-        If the window or the hop does not suit the model.
-    """
-    windowing = predictor.windowing(window_s, hop_s)
-    quiet = None if progress and len(items) > 1 else True  # None: tqdm looks whether stderr is a terminal
-    sources = ((item, item.path) for item in items)
-    yield from tqdm(_answers(predictor, sources, *windowing), total=len(items), unit="file", leave=False, disable=quiet)
-
-
-def _answers(
-    predictor: Predictor, sources: Iterable[tuple[Item, audio.Sound]], window_s: float, hop_s: float
-) -> Iterator[Answer]:
-    """Batch windows across recordings; an answer leaves when the last of its windows has been through the network."""
-    batch: list[tuple[Answer, audio.Window]] = []
-    read: list[Answer] = []  # in full, with windows still in the batch
-    for item, source in sources:
-        answer = Answer(item, [])
-        silent: list[tuple[float, float]] = []
-        try:
-            for window in audio.windows(source, predictor.sampling_rate, window_s, hop_s, item.start_s, item.end_s):
-                if audio.is_silent(window.waveform):
-                    silent.append((window.start_s, window.end_s))
-                    continue
-                batch.append((answer, window))
-                if len(batch) == BATCH:
-                    _run(predictor, batch)
-                    yield from read
-                    read.clear()
-        except (ValueError, OSError) as error:
-            answer = Answer(item, [], str(error))  # what was heard before the fault is no answer
-        if silent and not answer.problem:
-            answer = Answer(item, answer.predictions, _silence(item, silent))
-        read.append(answer)
-    _run(predictor, batch)
-    yield from read
-
-
-def _run(predictor: Predictor, batch: list[tuple[Answer, audio.Window]]) -> None:
-    """Send a batch through the network, hand each answer its predictions, and empty the batch."""
-    if not batch:
-        return
-    rows = predictor.probabilities([window.waveform for _, window in batch])
-    for (answer, window), row in zip(batch, rows, strict=True):
-        label = predictor.labels[int(row.argmax())]
-        scores = dict(zip(predictor.labels, map(float, row), strict=True))
-        times = round(window.start_s, 6), round(window.end_s, 6)
-        answer.predictions.append(Prediction(answer.item.file, *times, label, scores))
-    batch.clear()
-
-
-def _silence(item: Item, silent: Iterable[tuple[float, float]]) -> str:
+def _silence(name: str, silent: Iterable[tuple[float, float]]) -> str:
     """Name the silent stretches of a recording, neighbours joined."""
     spans: list[tuple[float, float]] = []
     for start_s, end_s in silent:
@@ -497,197 +388,4 @@ def _silence(item: Item, silent: Iterable[tuple[float, float]]) -> str:
             start_s = spans.pop()[0]
         spans.append((start_s, end_s))
     where = ", ".join(f"{start_s:.2f} to {end_s:.2f} s" for start_s, end_s in spans)
-    return f"{item.path}: silent (below {audio.SILENCE_DBFS:g} dBFS) in {where}; no answer there, check the recording"
-
-
-# --- answers -> text
-
-
-def to_json(answers: Sequence[Answer], labels: Sequence[str]) -> str:
-    """Write answers as a JSON list, one object per window.
-
-    Parameters
-    ----------
-    answers : sequence of Answer
-        From `predict_many`.
-    labels : sequence of str
-        The model's.
-
-    Returns
-    -------
-    str
-        A list of `{"file", "start_s", "end_s", "label", "scores": {label: probability}}` and the columns of the table
-        the file came from. A column that has one of these names becomes `table_` and its name.
-    """
-    records = []
-    for item, prediction in _pairs(answers):
-        record: dict[str, Any] = {
-            "file": prediction.file,
-            "start_s": prediction.start_s,
-            "end_s": prediction.end_s,
-            "label": prediction.label,
-            "scores": prediction.scores,
-        }
-        records.append(record | {_free(name, record): value for name, value in item.columns.items()})
-    return json.dumps(records, indent=1, ensure_ascii=False)
-
-
-def to_csv(answers: Sequence[Answer], labels: Sequence[str]) -> str:
-    """Write answers as a CSV table, one row per window.
-
-    Parameters
-    ----------
-    answers : sequence of Answer
-        From `predict_many`.
-    labels : sequence of str
-        The model's.
-
-    Returns
-    -------
-    str
-        Columns file, start_s, end_s, label, confidence, one per emotion, and those of the table the file came from. A
-        column that has one of these names becomes `table_` and its name.
-    """
-    own = ["file", "start_s", "end_s", "label", "confidence", *labels]
-    others = list(dict.fromkeys(name for answer in answers for name in answer.item.columns))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*own, *(_free(name, own) for name in others)])
-    for item, prediction in _pairs(answers):
-        start_s, end_s, scores = prediction.start_s, prediction.end_s, prediction.scores
-        ours = [prediction.file, start_s, end_s, prediction.label, prediction.confidence, *scores.values()]
-        writer.writerow([*ours, *(item.columns.get(name, "") for name in others)])
-    return text.getvalue().rstrip("\n")
-
-
-def to_table(answers: Sequence[Answer], labels: Sequence[str]) -> str:
-    """Write answers as a table for the terminal, at most 100 characters wide.
-
-    Parameters
-    ----------
-    answers : sequence of Answer
-        From `predict_many`.
-    labels : sequence of str
-        The model's.
-
-    Returns
-    -------
-    str
-        One line per window, the confidence as a bar. Where true emotions are known they stand beside it, and a last
-        line counts how often the model was right among those it could know.
-    """
-    pairs = _pairs(answers)
-    if not pairs:
-        return ""
-    truths = [(prediction.label, item.truth) for item, prediction in pairs if item.truth]
-    emotion = max(len("emotion"), *map(len, labels))
-    truth = max(len("true emotion"), *(len(true) + 2 for _, true in truths)) if truths else 0
-    fixed = 2 * 10 + (2 + emotion) + (2 + BAR + 6) + (2 + min(truth, 16) if truth else 0)
-    longest = max(len("file"), *(len(prediction.file) for _, prediction in pairs))
-    file = min(longest, max(8, TABLE_COLUMNS - fixed))
-    lines = [f"{'file':{file}}  {'start s':>8}  {'end s':>8}  {'emotion':{emotion}}  {'confidence':{BAR + 6}}"]
-    lines[0] += "  true emotion" if truths else ""
-    for item, prediction in pairs:
-        lines.append(
-            f"{_shortened(prediction.file, file):{file}}  {prediction.start_s:8.2f}  {prediction.end_s:8.2f}  "
-            f"{prediction.label:{emotion}}  {bar(prediction.confidence):{BAR}} {prediction.confidence:5.0%}"
-        )
-        if item.truth:
-            lines[-1] += f"  {mark(prediction.label, item.truth, labels)} {_shortened(item.truth, 14)}"
-    return "\n".join([*(line.rstrip() for line in lines), *_count(truths, labels)])
-
-
-FORMATS: dict[str, Callable[[Sequence[Answer], Sequence[str]], str]] = {
-    "table": to_table,
-    "csv": to_csv,
-    "json": to_json,
-}
-
-
-def mark(label: str, truth: str, labels: Sequence[str]) -> str:
-    """Mark a prediction as right or wrong.
-
-    Parameters
-    ----------
-    label, truth : str
-        What the model said and what is true.
-    labels : sequence of str
-        What the model can say.
-
-    Returns
-    -------
-    str
-        "✓" or "✗", and "–" for a true emotion that the model does not know.
-    """
-    return "–" if truth not in labels else "✓" if label == truth else "✗"
-
-
-def bar(share: float, width: int = BAR) -> str:
-    """Draw a share as a bar of block characters, in eighths of a character.
-
-    Parameters
-    ----------
-    share : float
-        In [0, 1].
-    width : int
-        Characters of a share of 1.
-
-    Returns
-    -------
-    str
-        At most `width` characters.
-
-    Examples
-    --------
-    >>> bar(0.5, 4)
-    '██'
-    """
-    eighths = round(share * width * 8)
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-
-
-def printable(text: str, encoding: str | None) -> str:
-    """Redraw what a terminal's encoding has no characters for.
-
-    Parameters
-    ----------
-    text : str
-        Any text.
-    encoding : str or None
-        Of the stream it is for; None is taken for UTF-8.
-
-    Returns
-    -------
-    str
-        The text, or if it cannot be encoded, one in which bars and marks are ASCII and other characters escaped.
-    """
-    encoding = encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        plain = text.translate(str.maketrans("█▏▎▍▌▋▊▉✓✗–…", "#       +x-~"))
-        return plain.encode(encoding, "backslashreplace").decode(encoding)
-    return text
-
-
-def _pairs(answers: Sequence[Answer]) -> list[tuple[Item, Prediction]]:
-    return [(answer.item, prediction) for answer in answers for prediction in answer.predictions]
-
-
-def _free(name: str, taken: Iterable[str]) -> str:
-    return f"table_{name}" if name in taken else name
-
-
-def _shortened(text: str, width: int) -> str:
-    """Keep the end of a long name, which tells files of one folder apart."""
-    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
-
-
-def _count(truths: Sequence[tuple[str, str]], labels: Sequence[str]) -> list[str]:
-    known = [(label, truth) for label, truth in truths if truth in labels]
-    lines = []
-    if known:
-        lines.append(f"{sum(label == truth for label, truth in known)} of {len(known)} right")
-    if unknown := sorted({truth for _, truth in truths} - set(labels)):
-        lines.append(f"not counted: {', '.join(unknown)}, which the model does not know")
-    return ["", *lines] if lines else []
+    return f"{name}: silent (below {audio.SILENCE_DBFS:g} dBFS) in {where}; no answer there, check the recording"

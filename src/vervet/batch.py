@@ -1,0 +1,315 @@
+"""Many recordings: what paths stand for, one at a time, and all of it answered on as many cores as there are.
+
+Nothing here grows with the number of recordings. They are listed as they are needed, only so many are read ahead, and
+their answers leave in the order in which they were listed. A recording that is at fault stops none of the others.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from vervet.corpora import AUDIO_SUFFIXES
+from vervet.emotions import canonical
+from vervet.predict import Prediction, Predictor, Spread
+
+READERS = 2  # per run of the network; while one waits for its answer, another reads
+AHEAD = 64  # recordings that may be finished behind one that takes long, per run of the network
+WINDOWS = 8  # of one recording that may wait for the network; as many runs can work on it
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recording to answer, or one segment of it."""
+
+    path: Path
+    file: str  # as the user named it
+    start_s: float = 0.0
+    end_s: float | None = None  # None: the end of the recording
+    columns: dict[str, str] = field(default_factory=dict)  # of its table, but for `file`
+    problem: str = ""  # why there is nothing to read: a row that makes no sense, a pattern that matches nothing
+
+    @property
+    def truth(self) -> str:
+        """The true emotion where its table has an `emotion` column, canonical where the name is known; else empty."""
+        named = self.columns.get("emotion", "").strip()
+        try:
+            return canonical(named)
+        except ValueError:
+            return named
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The predictions for one item, and what of it has none."""
+
+    item: Item
+    predictions: list[Prediction]
+    problem: str = ""  # names the file, what was wrong and what to do; empty if all was well
+
+
+# --- what the user named -> items
+
+
+def find(paths: Iterable[str | Path]) -> Iterator[Item]:
+    """List the recordings that paths, folders, globs and tables stand for.
+
+    Parameters
+    ----------
+    paths : iterable of str or pathlib.Path
+        A recording; a folder, searched with all its sub-folders for `AUDIO_SUFFIXES`; a glob; or a CSV table with a
+        `file` column, whose paths are relative to the table's folder, and `start` and `end` columns where it names
+        segments (audformat). Every other column is kept.
+
+    Yields
+    ------
+    Item
+        In the order given; folders and globs sorted. What cannot be found or understood is an item with a `problem`.
+    """
+    for path in map(str, paths):
+        try:
+            yield from _find(path)
+        except (ValueError, OSError) as error:
+            yield Item(Path(path), path, problem=str(error))
+
+
+def columns(paths: Iterable[str | Path]) -> list[str]:
+    """Name the columns that the items of `find` can have, reading no more than the heads of tables.
+
+    Parameters
+    ----------
+    paths : iterable of str or pathlib.Path
+        As for `find`.
+
+    Returns
+    -------
+    list of str
+        Without `file`; each once, in the order met.
+    """
+    names: dict[str, None] = {}
+    for path in map(str, paths):
+        if _is_pattern(path):
+            names |= dict.fromkeys(columns(_matches(path)))
+        elif _is_table(path):
+            # a table that cannot be read has no items with columns either
+            with suppress(ValueError, OSError), _rows(path) as (header, _):
+                names |= dict.fromkeys(name for name in header if name != "file")
+    return list(names)
+
+
+def _find(path: str) -> Iterator[Item]:
+    if _is_pattern(path):
+        matches = _matches(path)
+        if not matches:
+            raise ValueError(f"{path}: matches no file; check the pattern and the folder it is relative to")
+        yield from find(matches)
+    elif os.path.isdir(path):
+        yield from _folder(path)
+    elif _is_table(path):
+        yield from _table(path)
+    else:
+        yield Item(Path(path), path)
+
+
+def _is_pattern(path: str) -> bool:
+    return not os.path.exists(path) and glob.has_magic(path)
+
+
+def _is_table(path: str) -> bool:
+    return path.casefold().endswith(".csv") and os.path.isfile(path)
+
+
+def _matches(pattern: str) -> list[str]:
+    matches = sorted(glob.glob(pattern, recursive=True))
+    # with ** a folder is matched beside its own files
+    return [match for match in matches if not os.path.isdir(match)] or matches
+
+
+def _folder(folder: str) -> Iterator[Item]:
+    empty = True
+    for item in _below(folder):
+        empty = False
+        yield item
+    if empty:
+        raise ValueError(f"{folder}: no recordings in this folder or below; looked for {', '.join(AUDIO_SUFFIXES)}")
+
+
+def _below(folder: str) -> Iterator[Item]:
+    """Walk a folder in the order of its sorted paths, holding no more than the names on the way down."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        problem = f"{folder}: cannot be listed ({error.strerror}); check its permissions"
+        yield Item(Path(folder), folder, problem=problem)
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(entry.path)
+        # names with a leading dot are left by file systems, such as the ._talk.wav of macOS
+        elif entry.name.casefold().endswith(AUDIO_SUFFIXES) and not entry.name.startswith(".") and entry.is_file():
+            path = Path(entry.path)
+            yield Item(path, str(path))
+
+
+def _table(table: str) -> Iterator[Item]:
+    with _rows(table) as (header, rows):
+        number = 1
+        try:
+            for number, row in enumerate(rows, start=2):
+                try:
+                    if row:
+                        yield _row(Path(table).parent, header, row)
+                except ValueError as error:
+                    yield Item(Path(table), table, problem=f"{table}: row {number}: {error}")
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise _no_table(table, error) from error
+    if number == 1:
+        raise ValueError(f"{table}: has no rows; list one recording per line under 'file'")
+
+
+@contextmanager
+def _rows(table: str) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+    """Open a table: its header, checked, and its rows."""
+    with open(table, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        try:
+            header = [name.strip() for name in next(rows, [])]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise _no_table(table, error) from error
+        if "file" not in header:
+            raise ValueError(f"{table}: has no column 'file', only {', '.join(header) or 'nothing'}; name it in line 1")
+        if len(set(header)) < len(header):
+            raise ValueError(f"{table}: two columns have the same name in {', '.join(header)}; rename one")
+        yield header, rows
+
+
+def _no_table(table: str, error: Exception) -> ValueError:
+    return ValueError(f"{table}: not a CSV table in UTF-8 ({error}); save it as one")
+
+
+def _row(folder: Path, header: list[str], row: list[str]) -> Item:
+    if len(row) != len(header):
+        raise ValueError(f"{len(row)} values under {len(header)} columns; quote those that hold a comma")
+    columns = dict(zip(header, row, strict=True))
+    file = columns.pop("file").strip()
+    if not file:
+        raise ValueError("names no file; fill it in or remove the row")
+    start_s, end_s = _seconds(columns.get("start", "")), _seconds(columns.get("end", ""))
+    return Item(folder / file, file, start_s or 0.0, end_s, columns)
+
+
+_TIME = re.compile(r"(?:(\d+) days?,? ?)?(?:(\d+):(\d\d):(\d\d(?:\.\d*)?))?")
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds of a table's time: `1.5`, `0 days 00:00:01.5` as audformat writes it, or None for its `NaT`."""
+    text = text.strip()
+    if text in ("", "NaT"):
+        return None
+    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
+        return float(text)
+    if not (match := _TIME.fullmatch(text)):
+        raise ValueError(f"{text!r} is not a time; write seconds (1.5) or '0 days 00:00:01.5'")
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+# --- items -> answers
+
+
+def predict_many(
+    predictor: Predictor,
+    items: Iterable[Item],
+    *,
+    jobs: int = 1,
+    window_s: float | None = None,
+    hop_s: float | None = None,
+) -> Generator[Answer, None, None]:
+    """Answer many recordings; one that is at fault stops none of the others.
+
+    Reading and resampling go on in threads of their own while the network runs in `jobs` others, one window each; all
+    of that leaves Python's lock free. A long recording is spread over the runs window by window.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The model, best loaded with `threads=1` if `jobs` is more than 1.
+    items : iterable of Item
+        From `find`; taken as they are needed.
+    jobs : int
+        Runs of the network at a time, at least 1. Each takes as many cores as the predictor has threads.
+    window_s, hop_s : float, optional
+        As for `Predictor.__call__`.
+
+    Yields
+    ------
+    Answer
+        One for each item, in order. Closing the generator ends the work within a fraction of a second.
+
+    Raises
+    ------
+    ValueError
+        If the window or the hop does not suit the model, or there are no jobs.
+    """
+    windowing = predictor.windowing(window_s, hop_s)
+    if jobs < 1:
+        raise ValueError(f"{jobs} jobs: give at least 1")
+    # on the way out the network stops first, and with it the readers that wait for it
+    with _threads(READERS * jobs) as readers, _threads(jobs) as network:
+        answer = partial(_answer, predictor, windowing, partial(_ahead, network, WINDOWS))
+        yield from _ahead(readers, AHEAD * jobs, answer, items)
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(pool: Executor, most: int, function: Callable[[In], Out], values: Iterable[In]) -> Iterator[Out]:
+    """Map on the threads of a pool: results in order, and at most so many values in work or waiting at a time."""
+    waiting = deque()
+    for value in values:
+        waiting.append(pool.submit(function, value))
+        if len(waiting) == most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _answer(predictor: Predictor, windowing: tuple[float, float], spread: Spread, item: Item) -> Answer:
+    if item.problem:
+        return Answer(item, [], item.problem)
+    try:
+        predictions, problem = predictor.hear(
+            item.path, *windowing, item.file, item.start_s, item.end_s, batch=1, spread=spread
+        )
+        return Answer(item, predictions, problem)
+    except (ValueError, OSError) as error:
+        return Answer(item, [], str(error))  # what was heard before the fault is no answer
+    # a fault of ours that one recording brings to light should not cost all the others
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        return Answer(item, [], f"{item.path}: {what}; a fault of Vervet, please report it with the file")

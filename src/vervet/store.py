@@ -1,0 +1,349 @@
+"""Answers in files that grow as they come, and that go on after any interruption.
+
+Beside the output `NAME` stands its journal, `NAME.journal`, with one JSON object per line:
+
+    {"vervet": "0.1.0", "model": "5f0c...", "window_s": 4.0, "hop_s": 4.0, "columns": ["file", ...]}
+    {"output": 0}
+    {"key": "91b4...", "file": "a.wav", "windows": 1}
+    {"key": "e027...", "file": "b.wav", "windows": 0, "problem": "b.wav: is empty (0 bytes); ..."}
+    {"output": 143}
+    {"retry": true}
+    {"output": 143}
+
+The first line says what the answers are of. A `key` says that an item has been answered, in so many windows. `retry`
+takes back the items before it that have none. `output` says where the output ends with all of that in it: in bytes, or
+in the files of a Parquet folder.
+
+The output is written before the journal, and lines count only once an `output` follows them. What stands behind the
+last one, in the journal and in the output, was under way when a run was cut off; the next one removes it. So a run may
+end in any way, by an error, by Ctrl-C or by kill -9, and what had been written by then is neither lost nor repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vervet import __version__
+from vervet.batch import Answer, Item
+from vervet.output import csv_line, header, row, to_csv, to_jsonl
+from vervet.predict import Predictor
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+SAME = ("model", "window_s", "hop_s", "columns")  # what a run shares with the one that it continues
+
+
+@contextmanager
+def opened(
+    path: Path,
+    predictor: Predictor,
+    window_s: float | None = None,
+    hop_s: float | None = None,
+    columns: Sequence[str] = (),
+    retry: bool = False,
+) -> Iterator[Store]:
+    """Begin an output, or continue the one that is there.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Ends in .csv, .jsonl or .parquet; the last is a folder of part files. The folder it is in is made.
+    predictor : Predictor
+        The model that answers.
+    window_s, hop_s : float, optional
+        As for `Predictor.__call__`.
+    columns : sequence of str
+        Of the tables that the recordings come from: `vervet.batch.columns`.
+    retry : bool
+        Take back the items that have no answer, so that they are lacking again.
+
+    Yields
+    ------
+    Store
+        To ask what is lacking and to add what is answered. After an error inside the `with`, what was not committed is
+        dropped. At the end, the problems are written as a table, `NAME.problems.csv`, if there are any.
+
+    Raises
+    ------
+    ValueError
+        If the name ends in something else; if the output is there without its journal, or has lost what its journal
+        knows; if it was begun with another model, window, hop or columns; or if another run is writing it.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: the name of an output ends in {', '.join(SUFFIXES)}")
+    if path.suffix == ".parquet":
+        importlib.import_module("pyarrow")  # where it is missing, that should be known before a file is made
+    run: dict[str, Any] = {"vervet": __version__, "model": predictor.digest[:16]}
+    run["window_s"], run["hop_s"] = predictor.windowing(window_s, hop_s)
+    run["columns"] = header(predictor.labels, columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.journal", "a+b") as file:
+        _lock(file, path)
+        journal = _Journal(file)
+        _check(path, journal.begun, run)
+        if journal.begun is None:
+            journal.note([run], 0)
+        if retry:
+            journal.retry()
+        if path.suffix == ".parquet":
+            output = _Parts(path, journal.end, predictor.labels, columns, run)
+        else:
+            lines = to_csv if path.suffix == ".csv" else to_jsonl
+            output = _Text(path, journal.end, partial(lines, labels=predictor.labels, columns=columns))
+        with closing(output):
+            store = Store(journal, output)
+            try:
+                yield store
+                store.commit()
+            finally:
+                _list(journal.problems, Path(f"{path}.problems.csv"))
+
+
+class Store:
+    """An output that is being written; made by `opened`.
+
+    Attributes
+    ----------
+    there : int
+        Items that were there already, answered or found at fault.
+    problems : list of dict
+        One for each item that has no answer, or not for all its windows: `file`, `windows`, which is the number of
+        those answered, and `problem`. Items that were there are among them.
+    """
+
+    def __init__(self, journal: _Journal, output: _Text | _Parts) -> None:
+        self._journal = journal
+        self._output = output
+        self.problems = journal.problems
+        self.there = journal.answered.total()
+        self._unseen = journal.answered
+        self._waiting: list[Answer] = []
+        self._windows = 0  # of those waiting
+        self._committed_at = time.monotonic()
+
+    def lacks(self, item: Item) -> bool:
+        """Tell whether an item is still to be answered; to be asked once for each item of a run."""
+        key = _key(item)
+        if self._unseen[key]:
+            self._unseen[key] -= 1  # an item that is listed twice is answered twice
+            return False
+        return True
+
+    def add(self, answer: Answer) -> None:
+        """Take an answer; it is written now, or with those of the next second (Parquet: minute)."""
+        self._waiting.append(answer)
+        self._windows += len(answer.predictions)
+        due = time.monotonic() - self._committed_at > self._output.every_s
+        if due or self._windows >= self._output.most:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write what was added. From here on it counts, however the run ends."""
+        if self._waiting:
+            end = self._output.append(self._waiting)
+            entries = [_entry(answer) for answer in self._waiting]
+            self._journal.note(entries, end)
+            self.problems += [entry for entry in entries if "problem" in entry]
+        self._waiting, self._windows = [], 0
+        self._committed_at = time.monotonic()
+
+
+class _Journal:
+    """What has been answered; the module tells of its lines."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.begun: dict[str, Any] | None = None  # the first line
+        self.answered: Counter[str] = Counter()  # keys
+        self.problems: list[dict[str, Any]] = []
+        self.end = 0  # of the output
+        self._file = file
+        entries, position, end = [], 0, 0
+        file.seek(0)
+        for line in file:
+            position += len(line)
+            entry = _parsed(line)
+            if entry is None:
+                break
+            if "output" in entry:
+                self._count(entries)
+                entries, end, self.end = [], position, entry["output"]
+            else:
+                entries.append(entry)
+        file.truncate(end)
+
+    def note(self, entries: Sequence[dict[str, Any]], end: int) -> None:
+        """Write lines that belong together, and where the output ends with them."""
+        self._file.write("".join(json.dumps(entry) + "\n" for entry in [*entries, {"output": end}]).encode())
+        _to_disk(self._file)
+
+    def retry(self) -> None:
+        """Take back what has no answer."""
+        entry = {"retry": True}
+        self.note([entry], self.end)
+        self._count([entry])
+
+    def _count(self, entries: Iterable[dict[str, Any]]) -> None:
+        for entry in entries:
+            if "key" in entry:
+                self.answered[entry["key"]] += 1
+                if "problem" in entry:
+                    self.problems.append(entry)
+            elif "retry" in entry:
+                self.answered.subtract(problem["key"] for problem in self.problems if not problem["windows"])
+                self.problems[:] = [problem for problem in self.problems if problem["windows"]]
+            else:
+                self.begun = entry
+
+
+class _Text:
+    """A file of lines; its end is counted in bytes."""
+
+    every_s = 1.0  # between two commits
+    most = 10_000  # windows, of a commit
+
+    def __init__(self, path: Path, end: int, lines: Callable[[Iterable[Answer]], Iterable[str]]) -> None:
+        self._lines = lines
+        self._head = 1 if path.suffix == ".csv" else 0  # lines that begin the file
+        self._file = path.open("ab")
+        if self._file.tell() < end:
+            raise ValueError(_lost(path, f"{end} bytes", f"{self._file.tell()}"))
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def append(self, answers: Sequence[Answer]) -> int:
+        lines = islice(self._lines(answers), self._head if self._file.tell() else 0, None)
+        self._file.write(_encoded(lines))
+        _to_disk(self._file)
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Parts:
+    """A folder of Parquet files; its end is counted in files."""
+
+    every_s = 60.0
+    most = 100_000
+
+    def __init__(
+        self, folder: Path, end: int, labels: Sequence[str], columns: Sequence[str], run: dict[str, Any]
+    ) -> None:
+        import pyarrow
+
+        text, seconds, share = pyarrow.string(), pyarrow.float64(), pyarrow.float32()
+        kinds = [text, seconds, seconds, text, share, *[share] * len(labels), *[text] * len(columns)]
+        fields = list(zip(header(labels, columns), kinds, strict=True))
+        self._schema = pyarrow.schema(fields, {"vervet": json.dumps(run)})
+        self._folder = folder
+        self._columns = columns
+        self._end = end
+        folder.mkdir(exist_ok=True)
+        parts = sorted(folder.glob("part-*.parquet"))
+        if len(parts) < end:
+            raise ValueError(_lost(folder, f"{end} files", f"{len(parts)}"))
+        for left in [*parts[end:], *folder.glob(".part-*")]:
+            left.unlink()
+
+    def append(self, answers: Sequence[Answer]) -> int:
+        import pyarrow
+        from pyarrow import parquet
+
+        rows = [row(answer.item, prediction, self._columns) for answer in answers for prediction in answer.predictions]
+        if rows:
+            values = [[_clean(value) for value in column] for column in zip(*rows, strict=True)]
+            arrays = [pyarrow.array(column, kind) for column, kind in zip(values, self._schema.types, strict=True)]
+            name = f"part-{self._end:06}.parquet"
+            begun = self._folder / f".{name}"
+            with begun.open("wb") as file:
+                parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=self._schema), file, compression="zstd")
+                _to_disk(file)
+            begun.replace(self._folder / name)
+            self._end += 1
+        return self._end
+
+    def close(self) -> None: ...
+
+
+def _check(path: Path, begun: dict[str, Any] | None, run: dict[str, Any]) -> None:
+    """Refuse to continue what this run did not begin."""
+    if begun is None and path.exists():
+        raise ValueError(
+            f"{path}: is there without its journal, so it cannot be continued; move it away, or give another --out"
+        )
+    for name in SAME:
+        if begun and begun.get(name) != run[name]:
+            raise ValueError(
+                f"{path}: was begun with {name} {begun.get(name)}, not {run[name]}; give the same, or another --out"
+            )
+
+
+def _lost(path: Path, known: str, found: str) -> str:
+    return f"{path}: its journal knows {known}, but there are {found}; bring back what is gone, or give another --out"
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Keep a second run away, where the system has locks; they end with their process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{path}: another run is writing it; let that end, or give another --out") from None
+
+
+def _key(item: Item) -> str:
+    """Tell an item from all others: by its place, not by the way it was named."""
+    place = [os.path.abspath(item.path), item.start_s, item.end_s, item.problem]
+    return hashlib.blake2b(json.dumps(place).encode(), digest_size=16).hexdigest()
+
+
+def _entry(answer: Answer) -> dict[str, Any]:
+    entry = {"key": _key(answer.item), "file": answer.item.file, "windows": len(answer.predictions)}
+    return entry | ({"problem": answer.problem} if answer.problem else {})
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Read a line of the journal; None if it was cut off."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+def _encoded(lines: Iterable[str]) -> bytes:
+    return _clean("".join(f"{line}\n" for line in lines)).encode()
+
+
+def _clean(value: Any) -> Any:
+    """Escape what UTF-8 cannot hold: bytes in the name of a file that are no characters."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _list(problems: Sequence[dict[str, Any]], table: Path) -> None:
+    """Write the problems as a table; none, no table."""
+    if not problems:
+        table.unlink(missing_ok=True)
+        return
+    names = ("file", "windows", "problem")
+    rows = ([problem[name] for name in names] for problem in problems)
+    begun = table.with_suffix(".tmp")
+    begun.write_bytes(_encoded(map(csv_line, [names, *rows])))
+    begun.replace(table)

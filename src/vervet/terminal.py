@@ -1,0 +1,53 @@
+"""What a terminal can show of a number and of a text."""
+
+from __future__ import annotations
+
+BAR = 16  # characters, of a share of 1
+
+
+def bar(share: float, width: int = BAR) -> str:
+    """Draw a share as a bar of block characters, in eighths of a character.
+
+    Parameters
+    ----------
+    share : float
+        In [0, 1].
+    width : int
+        Characters of a share of 1.
+
+    Returns
+    -------
+    str
+        At most `width` characters.
+
+    Examples
+    --------
+    >>> bar(0.5, 4)
+    '██'
+    """
+    eighths = round(share * width * 8)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def printable(text: str, encoding: str | None) -> str:
+    """Redraw what a terminal's encoding has no characters for.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+    encoding : str or None
+        Of the stream it is for; None is taken for UTF-8.
+
+    Returns
+    -------
+    str
+        The text, or if it cannot be encoded, one in which bars and marks are ASCII and other characters escaped.
+    """
+    encoding = encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = text.translate(str.maketrans("█▏▎▍▌▋▊▉✓✗–…", "#       +x-~"))
+        return plain.encode(encoding, "backslashreplace").decode(encoding)
+    return text

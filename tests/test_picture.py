@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+from predicting import clip, run
+
+from vervet import batch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_a_picture_is_drawn(capsys, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    path = tmp_path / "new" / "run.png"
+    code, out, err = run(capsys, model, EXAMPLES / "clips.csv", "--picture", path)
+    assert (code, err) == (0, "")
+    assert "14 right" in out
+    fourteen = imread(path)
+    assert fourteen.std() > 0.05
+    run(capsys, model, EXAMPLES / "16a04Wb.flac", "--picture", path)
+    one = imread(path)
+    assert one.shape[0] < fourteen.shape[0] / 3
+    assert one.shape[1] == fourteen.shape[1] / 2
+
+
+def test_a_picture_shows_the_first_windows_of_many(predictor, tmp_path):
+    picture = pytest.importorskip("vervet.picture")
+    clip(tmp_path / "long.wav", "fear", 30.0)
+    answers = list(batch.predict_many(predictor, batch.find([tmp_path / "long.wav"]), hop_s=1))
+    assert picture.draw(predictor, answers, tmp_path / "run.png") == picture.MOST_WINDOWS < len(answers[0].predictions)
+    with pytest.raises(ValueError, match="nothing was predicted"):
+        picture.draw(predictor, [], tmp_path / "none.png")
