@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import onnx
@@ -56,6 +56,39 @@ def test_onnx_and_pytorch_agree(exported, batch):
     for answer, wanted in zip(answers, expected, strict=True):
         np.testing.assert_allclose(answer, wanted, atol=1e-3)
     assert [answer.shape for answer in answers] == [(batch, 3), (batch, 256), (batch, 128), (batch, 128, 128)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "interpolation"),
+    [({}, "area"), ({"mask_padding": True, "time_convs": 1, "normalise": "deviation"}, "bilinear")],
+)
+def test_a_short_waveform_is_answered_as_if_it_were_padded(changes, interpolation, tmp_path):
+    torch.manual_seed(0)
+    front_end = FrontEnd(interpolation=interpolation, hop_length=160, n_fft=512, win_length=400, width=100)
+    network = VisionTransformer(replace(NETWORKS["student"], image=(128, 100), depth=2, **changes), 3).eval()
+    save_network(tmp_path, network, CARD | {"front_end": asdict(front_end)})
+    path = export(tmp_path, tmp_path / "model.onnx")
+    session, model = onnxruntime.InferenceSession(str(path)), WaveformModel(front_end, network)
+    for samples in (8_000, 24_010, 50_000, 63_900, 64_000):
+        whole = waveforms(2)
+        whole[:, samples:] = 0
+        whole[1, samples // 2 :] = 0  # the other of the batch is shorter still
+        given = min(64_000, -(-(samples + 200) // 160) * 160)
+        with torch.inference_mode():
+            network_alone = network(model.log_mel(torch.from_numpy(whole)))[0]
+            whole_answers = [output.numpy() for output in model(torch.from_numpy(whole))]
+        np.testing.assert_allclose(whole_answers[0], network_alone.numpy(), atol=1e-5)
+        for answer, wanted in zip(session.run(None, {"waveform": whole[:, :given]}), whole_answers, strict=True):
+            assert answer.shape == wanted.shape
+            np.testing.assert_allclose(answer, wanted, atol=2e-5)
+
+
+def test_the_predictor_gives_no_more_than_is_needed(exported, monkeypatch):
+    folder, path = exported
+    predictor = vervet.load(path)
+    lengths = [predictor._samples(longest) for longest in (1_600, 32_000, 63_900, 64_000)]
+    assert lengths == ([1_856, 32_256, 64_000, 64_000] if "student" in folder.name else [64_000] * 4)
+    assert all(length % 64 == 0 for length in lengths)
 
 
 def test_int8_answers_nearly_the_same_from_a_third_of_the_file(exported):

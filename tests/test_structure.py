@@ -10,7 +10,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "vervet"
 NO_TORCH = ("audio", "corpora", "emotions", "predict", "batch", "output", "store", "stream", "picture", "cli",
             "evaluation.metrics", "evaluation.protocols", "evaluation.leakage", "evaluation.report", "evaluation.run",
-            "evaluation.figures", "evaluation.ablation", "bench.run", "bench.contenders", "bench.worker", "machine")  # fmt: skip
+            "evaluation.figures", "evaluation.ablation", "bench.run", "bench.contenders", "bench.worker",
+            "machine")  # fmt: skip
 # Each room, and the rooms whose code it may use.
 MAY_USE = {
     "config": set(),

@@ -18,6 +18,7 @@ from vervet.models.checkpoint import load_network, write_atomically
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 
+LEAST_STEPS = 8  # of a waveform that is shorter than the window
 OUTPUTS = ("logits", "embedding", "attention", "log_mel")
 CARD_KEYS = (
     "labels",
@@ -35,6 +36,11 @@ CARD_KEYS = (
 
 class WaveformModel(nn.Module):
     """Front end and network as one graph.
+
+    An elastic network, see `VisionTransformer.elastic`, takes waveforms of any length up to its window, a multiple of
+    the hop with half a window of silence at the end, and computes no more than they need. To a network without
+    positions all black columns are one and the same token, so one stands for all that are missing: where attention
+    looks at it, it counts as many times. The answer is that of the padded image.
 
     Parameters
     ----------
@@ -63,14 +69,28 @@ class WaveformModel(nn.Module):
             Logits (batch, classes); embedding, the CLS feature (batch, embed_dim); attention of the CLS token to each
             patch in the last block, mean over heads (batch, patches); the image (batch, n_mels, width).
         """
-        images = self.log_mel(waveforms)  # (batch, 1, n_mels, width)
-        tokens, mask = self.network.tokens(images), self.network.mask(images)
-        for block in self.network.blocks[:-1]:
+        images = self.log_mel(waveforms)  # (batch, 1, n_mels, columns)
+        network, width = self.network, self.network.config.image[1]
+        tokens, mask = network.tokens(images, network.elastic), network.mask(images)
+        stand_in = network.elastic and mask is None
+        missing = width - torch.ones_like(images[:1, 0, 0]).sum(dim=1, keepdim=True)  # (1, 1), columns
+        if stand_in:
+            black = network.patches(torch.zeros_like(images[:, :, :, :1]))  # (batch, 1, dim)
+            tokens = torch.cat([tokens[:, :1], black, tokens[:, 1:]], dim=1)
+            counts = torch.cat([torch.ones_like(missing), missing, torch.ones_like(images[:1, 0, 0])], dim=1)
+            mask = counts.log()[:, None, None]  # (1, 1, 1, 2 + columns); minus infinity where none is missing
+        for block in network.blocks[:-1]:
             tokens = block(tokens, mask=mask)
-        last = self.network.last_block
+        last = network.last_block
         attention = last.attention.cls_weights(tokens, mask).mean(1)  # (batch, patches)
-        embedding = self.network.norm(last(tokens, asking=1, mask=mask)[:, 0])
-        return self.network.head(embedding), embedding, attention, images[:, 0]
+        embedding = network.norm(last(tokens, asking=1, mask=mask)[:, 0])
+        if network.elastic:
+            share = attention[:, :1] / missing.clamp(min=1) if stand_in else torch.zeros_like(attention[:, :1])
+            heard = attention[:, 1:] if stand_in else attention
+            attention = torch.cat([heard, share.expand(-1, width)], dim=1)[:, :width]
+            images = torch.cat([images[:, 0], torch.zeros_like(images[:, 0, :, :1]).expand(-1, -1, width)], dim=2)
+            return network.head(embedding), embedding, attention, images[:, :, :width]
+        return network.head(embedding), embedding, attention, images[:, 0]
 
 
 def export(folder: Path, out: Path, int8: bool = False) -> Path:
@@ -84,7 +104,8 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         The `.onnx` file. Its input is `waveform` (batch, samples) float32 at the rate in the metadata; its outputs
         are `logits`, `embedding`, `attention`, `log_mel`, as `WaveformModel` returns them. The metadata's key `vervet`
         holds JSON: labels, sampling_rate, duration_s, network, protocol, leaky, corpora, fold, split_hash, commit,
-        version, precision.
+        version, precision. Of a network that takes shorter waveforms too, it also holds `step_samples`, of which their
+        length must be a multiple, at least eight, and `tail_samples`, the zeros that they must end with.
     int8 : bool, optional
         Weights of the network's matrix products as 8-bit integers, a scale per column, and their inputs quantised as
         they come. About half the time and a third of the file; front end, norms and attention stay float32.
@@ -104,19 +125,27 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
     network, card = load_network(folder)
     front_end = merge(FrontEnd(), card["front_end"], str(folder / "model.json"))
     model = WaveformModel(front_end, network).eval()
-    proto = _graph(model, front_end.samples)
+    proto = _graph(model, front_end)
     if int8:
         proto = quantised(proto)
     entry = proto.metadata_props.add()
-    precision = {"precision": "int8" if int8 else "float32"}
-    entry.key, entry.value = "vervet", json.dumps(_metadata(card, front_end) | precision)
+    told: dict[str, Any] = {"precision": "int8" if int8 else "float32"}
+    if network.elastic:
+        told |= {"step_samples": front_end.hop_length, "tail_samples": front_end.win_length // 2}
+    entry.key, entry.value = "vervet", json.dumps(_metadata(card, front_end) | told)
     onnx.checker.check_model(proto)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, proto.SerializeToString())
     return out
 
 
-def _graph(model: WaveformModel, samples: int) -> onnx.ModelProto:
+def _graph(model: WaveformModel, front_end: FrontEnd) -> onnx.ModelProto:
+    shape: dict[int, Any] = {0: torch.export.Dim("batch")}
+    samples = front_end.samples
+    if model.network.elastic:
+        hops = samples // front_end.hop_length
+        shape[1] = front_end.hop_length * torch.export.Dim("hops", min=LEAST_STEPS, max=hops)
+        samples = hops // 2 * front_end.hop_length
     example = torch.randn(2, samples) * 0.1
     # The exporter warns of torchvision, which is not needed, and of what it will do in later versions.
     log = logging.getLogger("torch.onnx")
@@ -127,7 +156,7 @@ def _graph(model: WaveformModel, samples: int) -> onnx.ModelProto:
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             model, (example,), path, input_names=["waveform"], output_names=list(OUTPUTS), external_data=False,
-            dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
+            dynamo=True, dynamic_shapes=(shape,), verbose=False,
         )  # fmt: skip
         log.setLevel(level)
         proto = onnx.load(path)
@@ -149,13 +178,15 @@ def quantised(proto: onnx.ModelProto) -> onnx.ModelProto:
         With dynamic int8 in the matrix products by constants that follow the image; its metadata is kept.
     """
     weights = {tensor.name for tensor in proto.graph.initializer}
-    image = next(node.input[0] for node in proto.graph.node if "log_mel" in node.output)
-    behind, chosen = {image}, []
-    for node in proto.graph.node:  # in topological order
-        if behind.intersection(node.input):
-            behind.update(node.output)
-            if node.op_type == "MatMul" and node.input[1] in weights:
-                chosen.append(node.name)
+    ahead = {"log_mel"}  # what the image depends on: the front end
+    for node in reversed(proto.graph.node):  # they stand in topological order
+        if ahead.intersection(node.output):
+            ahead.update(node.input)
+    chosen = [
+        node.name
+        for node in proto.graph.node
+        if node.op_type == "MatMul" and node.input[1] in weights and not ahead.intersection(node.output)
+    ]
     del proto.graph.value_info[:]  # shapes that would contradict the quantiser's own rewriting
     log = logging.getLogger()  # it advises, on the root logger, steps that this graph does not need
     level = log.level

@@ -23,6 +23,7 @@ import onnxruntime
 
 from vervet import audio
 
+LEAST_STEPS = 8  # of a waveform that is shorter than the model's window
 BATCH = 16  # windows in one run of the network; bounds the memory, however long the recording
 SHIPPED = resources.files("vervet") / "weights"
 
@@ -213,7 +214,8 @@ class Predictor:
         Parameters
         ----------
         waveforms : sequence of numpy.ndarray
-            Each (samples,) float32 in [-1, 1] at the model's sampling rate; padded or cut to the model's window.
+            Each (samples,) float32 in [-1, 1] at the model's sampling rate; padded or cut to the model's window, or to
+            what the longest needs, if the model says that it answers the same for that.
         outputs : sequence of str
             Of `logits` (batch, classes), `embedding` (batch, features), `attention` (batch, patches) and `log_mel`
             (batch, n_mels, width) in [0, 1].
@@ -231,10 +233,19 @@ class Predictor:
         known = [output.name for output in self._session.get_outputs()]
         if missing := [name for name in outputs if name not in known]:
             raise ValueError(f"this model has no output {', '.join(missing)}, only {', '.join(known)}; export it again")
-        samples = round(self.sampling_rate * self.duration_s)
+        samples = self._samples(max(map(len, waveforms)))
         batch = np.stack([audio.fit(waveform, samples) for waveform in waveforms]).astype(np.float32)
         values: Sequence[Any] = self._session.run(list(outputs), {"waveform": batch})
         return dict(zip(outputs, values, strict=True))
+
+    def _samples(self, longest: int) -> int:
+        """How many samples to give to the network, for waveforms of at most so many."""
+        whole = round(self.sampling_rate * self.duration_s)
+        if "step_samples" not in self.card:
+            return whole
+        step = self.card["step_samples"]
+        steps = max(LEAST_STEPS, -(-(longest + self.card["tail_samples"]) // step))
+        return min(whole, steps * step)
 
     def probabilities(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Probability of every emotion, for waveforms that are already cut and checked.

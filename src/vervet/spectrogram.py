@@ -111,8 +111,8 @@ class LogMel(nn.Module):
         self.stretches = self._register_filters(bins)
         resize = None
         if config.width != config.frames:
-            resize = resize_matrix(config.frames, config.width, config.interpolation) * (DB / config.top_db)
-        self.register_buffer("resize", resize, persistent=False)  # (frames, width), scaled from log power to [-1, 0]
+            resize = resize_matrix(config.frames, config.width, config.interpolation)
+        self.register_buffer("resize", resize, persistent=False)  # (frames, width)
 
     def _register_filters(self, bins: Tensor) -> list[tuple[str, int, int]]:
         """Mel filters for three groups of bands, each over the stretch of q that it needs: (name, first q, end)."""
@@ -134,13 +134,15 @@ class LogMel(nn.Module):
     def power(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) -> power spectrum (batch, q, p, frames); `bins` (q, p) says which bin stands where."""
         config, radix, p = self.config, self.radix, self.twiddled.shape[0]
-        half, needed = config.win_length // 2, (config.frames - 1) * config.hop_length + config.win_length
-        padded = F.pad(waveforms, (half, needed - half - config.samples))  # frames are centred
+        samples, half = waveforms.shape[1], config.win_length // 2
+        frames = 1 + samples // config.hop_length
+        needed = (frames - 1) * config.hop_length + config.win_length
+        padded = F.pad(waveforms, (half, needed - half - samples))  # frames are centred
         phases = padded.reshape(-1, needed // radix, radix).transpose(1, 2)  # (batch, r, samples / radix)
         short = F.conv1d(phases, self.short, stride=config.hop_length // radix, groups=radix)
-        short = short.reshape(-1, radix, p, 2, config.frames).permute(0, 2, 1, 3, 4)  # (batch, p, r, 2, frames)
-        spectrum = self.twiddled @ short.reshape(-1, p, 2 * radix, config.frames)  # (batch, p, 2 * q, frames)
-        squares = (spectrum * spectrum).reshape(-1, p, 2, radix, config.frames)
+        short = short.reshape(-1, radix, p, 2, frames).permute(0, 2, 1, 3, 4)  # (batch, p, r, 2, frames)
+        spectrum = self.twiddled @ short.reshape(-1, p, 2 * radix, frames)  # (batch, p, 2 * q, frames)
+        squares = (spectrum * spectrum).reshape(-1, p, 2, radix, frames)
         return squares.sum(2).transpose(1, 2)
 
     def forward(self, waveforms: Tensor) -> Tensor:
@@ -149,14 +151,16 @@ class LogMel(nn.Module):
         Parameters
         ----------
         waveforms : Tensor
-            (batch, samples) float32 in [-1, 1] at the configured rate, exactly as long as one image.
+            (batch, samples) float32 in [-1, 1] at the configured rate: as long as one image, or shorter, if all that
+            follows is silence and half a window of it is there.
 
         Returns
         -------
         Tensor
-            (batch, 1, n_mels, width) float32 in [0, 1]; row 0 is the lowest band.
+            (batch, 1, n_mels, width) float32 in [0, 1]; row 0 is the lowest band. Of a shorter waveform only the
+            columns that may hold sound; the missing ones are black.
         """
-        power, frames = self.power(waveforms), self.config.frames
+        power, frames = self.power(waveforms), 1 + waveforms.shape[1] // self.config.hop_length
         groups = [
             getattr(self, name) @ power[:, first:end].reshape(-1, (end - first) * power.shape[2], frames)
             for name, first, end in self.stretches
@@ -164,9 +168,16 @@ class LogMel(nn.Module):
         mel = torch.cat(groups, dim=1)  # (batch, n_mels, frames)
         level = mel.clamp(min=1e-30).log()
         peak = level.amax(dim=(1, 2), keepdim=True).clamp(min=math.log(1e-20))  # digital silence stays black
-        below = (level - peak).clamp(min=-self.config.top_db / DB)
-        image = below * (DB / self.config.top_db) if self.resize is None else below @ self.resize
-        return (image + 1)[:, None]
+        image = ((level - peak) * (DB / self.config.top_db) + 1).clamp(min=0)
+        if self.resize is not None:
+            image = image @ self.resize[:frames, : self.columns(frames)]
+        return image[:, None]
+
+    def columns(self, frames: int) -> int:
+        """How many columns of the image the first frames reach, perhaps one too many."""
+        width, whole = self.config.width, self.config.frames
+        reached = ((frames + 1) * width + whole - 1) // whole
+        return torch.sym_min(width, reached)  # pyright: ignore[reportReturnType] (whole numbers, in export symbols)
 
 
 def _radix(config: FrontEnd) -> int:

@@ -28,7 +28,7 @@ class Contender:
     title: str
     prepare: Callable[[int, Path], Recognise]  # threads, and the file named by `model`
     needs: tuple[str, ...] = ()  # packages beyond the base install
-    model: str = ""  # of the files that the bench makes: float32, int8, front_end, network, network_int8
+    model: str = ""  # of the files that the bench makes: float32, int8, front_end
     batch: int = 16  # windows at a time where throughput is measured; 0 where it is not
     part: bool = False  # of our own way: no contender, but shows where the time goes
 
@@ -47,17 +47,14 @@ def _predictor_on_files(threads: int, model: Path) -> Recognise:
     return lambda paths, waveforms: [predictor(path) for path in paths]
 
 
-def _graph(threads: int, model: Path) -> Recognise:
-    """A part of the model: its inputs are random, of the shapes that the bench wrote beside it."""
+def _front_end(threads: int, model: Path) -> Recognise:
+    """Of the model only what makes the image."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
-    shapes = {node.name: [size if isinstance(size, int) else 1 for size in node.shape] for node in session.get_inputs()}
-    inputs = {name: rng.random(shape, dtype=np.float32) for name, shape in shapes.items()}
-    return lambda paths, waveforms: session.run(None, inputs)
+    return lambda paths, waveforms: session.run(None, {"waveform": waveforms})
 
 
 def _pytorch(threads: int, model: Path) -> Recognise:
@@ -164,8 +161,6 @@ CONTENDERS = {
     "librosa-pytorch": Contender("librosa + student in PyTorch", _librosa_pytorch, ("librosa", "torch")),
     "wav2vec2": Contender("wav2vec2-base + head", _wav2vec2, ("transformers", "torch"), batch=4),
     "egemaps-svm": Contender("openSMILE eGeMAPS + SVM", _egemaps_svm, ("opensmile", "sklearn")),
-    "front-end": Contender("front end", _graph, ("onnx", "onnxscript", "torch"), "front_end", 0, part=True),
-    "network": Contender("network", _graph, ("onnx", "onnxscript", "torch"), "network", 0, part=True),
-    "network-int8": Contender("network, int8", _graph, ("onnx", "onnxscript", "torch"), "network_int8", 0, part=True),
+    "front-end": Contender("front end", _front_end, ("onnx",), "front_end", 0, part=True),
     "limit": Contender("matrix product", _limit, ("onnx",), batch=0, part=True),
 }

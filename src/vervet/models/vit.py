@@ -129,9 +129,20 @@ class VisionTransformer(nn.Module):
         assert isinstance(block, Block)
         return block
 
-    def tokens(self, images: Tensor) -> Tensor:
-        """(batch, 1, height, width) -> the tokens that enter the first block, (batch, 1 + patches, dim), CLS first."""
-        if tuple(images.shape[1:]) != (1, *self.config.image):
+    @property
+    def elastic(self) -> bool:
+        """Whether black columns at the end may be left out of an image: nothing knows where a column stands."""
+        config = self.config
+        by_column = config.patch == (config.image[0], 1) and config.position == "none" and not config.stem
+        return by_column and (config.mask_padding or not config.time_convs)
+
+    def tokens(self, images: Tensor, narrow: bool = False) -> Tensor:
+        """(batch, 1, height, width) -> the tokens that enter the first block, (batch, 1 + patches, dim), CLS first.
+
+        A narrow image lacks black columns at its end, which an elastic network does without.
+        """
+        fits = tuple(images.shape[1:]) == (1, *self.config.image)
+        if not fits and not (narrow and self.elastic and images.shape[1:3] == (1, self.config.image[0])):
             raise ValueError(
                 f"images must be (batch, 1, {', '.join(map(str, self.config.image))}), not {tuple(images.shape)}"
             )
