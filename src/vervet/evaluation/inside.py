@@ -67,7 +67,7 @@ def draw_inside(folders: Sequence[Path], recording: Path, out: Path) -> list[Pat
         figures["method"] = method_figure(*vertical[-1], fit(waveform, front_ends[0].samples), images[:1])
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png")
+        figure.savefig(out / f"{name}.png", dpi=110)
     return [out / f"{name}.png" for name in figures]
 
 
@@ -185,6 +185,7 @@ def stem_figure(model: VisionTransformer, card: dict[str, Any], image: Tensor) -
     _mel(left, image[0, 0])
     left.set_title("log-Mel image", loc="left", fontsize=9.5, color=INK)
     drawn = right.imshow(after.numpy(), origin="lower", aspect="auto", cmap=MEL_COLOURS)
+    right.set_xticks([])
     right.set_title("after the stem", loc="left", fontsize=9.5, color=INK)
     figure.colorbar(drawn, ax=right, shrink=0.8)
     titles(figure, protocol_title(f"Stem: {_name(card, model)}", card["protocol"]))
@@ -230,7 +231,7 @@ def method_figure(model: VisionTransformer, card: dict[str, Any], waveform: np.n
     panels[4].invert_yaxis()
     panels[4].set_xlim(0, 1)
     told = (
-        f"1  waveform, {seconds:g} s, zeros after the speech",
+        f"1  waveform: {seconds:g} s, zeros after the speech",
         f"2  log-Mel image: {image.shape[-2]} bands x {columns} columns",
         "3  vertical patches: each column is one token (every fourth is shown)",
         "4  attention of the CLS token to each column, last block",
