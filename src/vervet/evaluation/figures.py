@@ -285,7 +285,9 @@ def robustness_figure(rows: Sequence[Mapping[str, Any]], title: str, protocol: s
         colour = {"original": INK, "sex": MUTED}.get(kind, BLUE)
         for row in group:
             axes.bar(x, 100 * row["uar"], 0.8, color=colour)
-            axes.text(x, 100 * row["uar"] + 1, f"{100 * row['uar']:.0f}", ha="center", fontsize=8, color=INK)
+            axes.text(
+                x, 100 * row["uar"] - 1, f"{100 * row['uar']:.0f}", ha="center", va="top", fontsize=8, color=PAPER
+            )
             places.append(x)
             names.append("" if row["level"] == "-" else row["level"])
             x += 1

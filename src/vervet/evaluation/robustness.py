@@ -16,7 +16,7 @@ from vervet.augment import shift, stretch
 from vervet.evaluation.metrics import scores
 
 RATE = 16_000  # Hz, of the recordings that are degraded
-BATCH = 32
+BATCH = 8
 
 Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (samples,) float32 at RATE -> the same
 Predict = Callable[[Sequence[np.ndarray]], np.ndarray]  # waveforms at RATE -> probabilities (n, classes)
