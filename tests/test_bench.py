@@ -12,12 +12,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @pytest.fixture(scope="module")
 def measured():
-    return run.bench(EXAMPLES, names=("vervet", "vervet-int8", "front-end", "limit"), threads=(1,), rounds=3)
+    return run.bench(EXAMPLES, names=("vervet", "vervet-int8", "stream", "front-end", "limit"), threads=(1,), rounds=3)
 
 
 def test_every_contender_has_its_row(measured):
     rows = {row["contender"]: row for row in measured["rows"]}
-    assert list(rows) == ["vervet", "vervet-int8", "front-end", "limit", "network", "network-int8"]
+    assert list(rows) == ["vervet", "vervet-int8", "stream", "front-end", "limit", "network", "network-int8"]
     assert measured["windows"] >= 5
     assert rows["vervet"]["ratio"] == 1
     assert 0 < rows["vervet"]["p50_ms"] <= rows["vervet"]["p99_ms"]

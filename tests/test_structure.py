@@ -52,6 +52,7 @@ MAY_USE = {
         "models",
         "predict",
         "spectrogram",
+        "stream",
         "__init__",
     },
     "picture": {"output", "batch", "predict", "audio"},

@@ -47,6 +47,16 @@ def _predictor_on_files(threads: int, model: Path) -> Recognise:
     return lambda paths, waveforms: [predictor(path) for path in paths]
 
 
+def _stream(threads: int, model: Path) -> Recognise:
+    """One hop of live audio: a second in, an answer for the last four out; without the speech gate."""
+    import vervet
+    from vervet.stream import Stream
+
+    stream = Stream(vervet.load(model, threads=threads), RATE, gate_db=None)
+    stream.feed(np.random.default_rng(0).uniform(-0.1, 0.1, round(SECONDS * RATE)).astype(np.float32))
+    return lambda paths, waveforms: stream.feed(waveforms[0, :RATE])
+
+
 def _front_end(threads: int, model: Path) -> Recognise:
     """Of the model only what makes the image."""
     import onnxruntime
@@ -161,6 +171,7 @@ CONTENDERS = {
     "librosa-pytorch": Contender("librosa + student in PyTorch", _librosa_pytorch, ("librosa", "torch")),
     "wav2vec2": Contender("wav2vec2-base + head", _wav2vec2, ("transformers", "torch"), batch=4),
     "egemaps-svm": Contender("openSMILE eGeMAPS + SVM", _egemaps_svm, ("opensmile", "sklearn")),
+    "stream": Contender("vervet, live, per second", _stream, model="float32", batch=0, part=True),
     "front-end": Contender("front end", _front_end, ("onnx",), "front_end", 0, part=True),
     "limit": Contender("matrix product", _limit, ("onnx",), batch=0, part=True),
 }
