@@ -24,7 +24,7 @@ from vervet.bench.contenders import CLASSES, CONTENDERS, LIMIT_SIZE, RATE, SECON
 from vervet.machine import processor
 
 Row = dict[str, Any]
-PAUSE_S = 0.003  # between two turns, so that threads of the one before have gone to sleep
+PAUSE_S = 0.02  # between two turns, so that threads of the one before have gone to sleep
 
 
 def bench(
@@ -150,11 +150,10 @@ def _pass(
                 if size := CONTENDERS[name].batch:
                     indices = [(turn + index) % len(files) for index in range(size)]
                     batches[name].append(size / workers[name].ask(indices)["ms"] * 1000)
-        peaks = {name: worker.end()["peak_mb"] for name, worker in workers.items()}
     finally:
         for worker in workers.values():
             worker.process.kill()
-    rows = [_row(name, threads, times, batches[name], cold.get(name), peaks[name], models) for name in names]
+    rows = [_row(name, threads, times, batches[name], cold.get(name), models) for name in names]
     if "front-end" in times:
         rows += [_network(row, times) for row in rows if row["contender"] in ("vervet", "vervet-int8")]
     return rows
@@ -185,19 +184,13 @@ class _Worker:
         self.title = " ".join(command[3:5])
 
     def ask(self, indices: list[int]) -> dict[str, float]:
-        """Have it answer some recordings; returns ms and cpu_ms."""
+        """Have it answer some recordings; returns ms, cpu_ms and peak_mb."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(indices) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass
-        return self._line()
-
-    def end(self) -> dict[str, float]:
-        """End its input; returns peak_mb."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
         return self._line()
 
     def _line(self) -> dict[str, float]:
@@ -228,7 +221,6 @@ def _row(
     times: dict[str, list[dict[str, float]]],
     batches: list[float],
     cold: list[float] | None,
-    peak_mb: float,
     models: dict[str, Path],
 ) -> Row:
     contender, taken = CONTENDERS[name], [one["ms"] for one in times[name]]
@@ -245,7 +237,7 @@ def _row(
         "cpu_ms": statistics.median(one["cpu_ms"] for one in times[name]),
         "windows_per_s": statistics.median(batches) if batches else None,
         "real_time_factor": p50 / 1000 / SECONDS,
-        "peak_mb": peak_mb,
+        "peak_mb": times[name][-1]["peak_mb"],  # before the batches
         "cold_s": statistics.median(cold) if cold else None,
         "model_mb": size,
         "ratio": statistics.median(a / b for a, b in zip(taken, ours, strict=True)) if ours else None,
