@@ -5,7 +5,7 @@ import pytest
 from vervet.cli import main
 from vervet.evaluation.ablation import ablations
 from vervet.evaluation.metrics import from_confusion
-from vervet.evaluation.report import add, load, markdown, summarise, validate, write
+from vervet.evaluation.report import _bars, add, load, markdown, summarise, validate, write
 
 LABELS = ["anger", "fear"]
 
@@ -206,10 +206,16 @@ def test_command_writes_the_page_beside_the_file(tmp_path, capsys):
         write(tmp_path / "none.json")
 
 
-def test_the_picture_has_a_bar_for_each_network_and_recipe(tmp_path):
-    add(tmp_path / "results.json", [record(), record(recipe="fast"), leaky(network="teacher")])
-    page = write(tmp_path / "results.json").read_text()
-    assert "(leakage.png)" in page
+def test_the_picture_has_what_ran_leaky_and_over_all_honest_folds(tmp_path):
+    add(tmp_path / "results.json", [leaky(), leaky(network="teacher"), record(fold=3), record(recipe="fast")])
+    assert "(leakage.png)" not in write(tmp_path / "results.json").read_text()  # one fold of ten is no comparison
+    assert not (tmp_path / "leakage.png").exists()
+    records = add(tmp_path / "results.json", [record(fold="all", folds=list(range(10)))])
+    assert [(bar["protocol"], bar["network"]) for bar in _bars(records)] == [
+        ("paper", "student (paper)"),
+        ("speaker", "student (paper)"),
+    ]
+    assert "(leakage.png)" in write(tmp_path / "results.json").read_text()
     assert (tmp_path / "leakage.png").stat().st_size > 10_000
 
 

@@ -386,7 +386,9 @@ def write(results_path: Path) -> Path:
     _replace(page, markdown(records))
     bars = _bars([record for record in records if not is_ablation(record)])
     if bars:
-        figure = leakage_figure(bars, "What each protocol makes of the same network and recipe")
+        networks = {bar["network"] for bar in bars}
+        what = networks.pop() if len(networks) == 1 else "network and recipe"
+        figure = leakage_figure(bars, f"What each protocol makes of the same {what}")
         figure.savefig(results_path.with_name("leakage.png"))
     for corpus, changes in _compared(records).items():
         figure = ablation_figure(changes, f"{CORPORA.get(corpus, corpus)}: what each change does to WA")
@@ -404,16 +406,20 @@ def _compared(records: Sequence[Record]) -> dict[str, list[Ablation]]:
 
 
 def _bars(records: Sequence[Record]) -> list[Record]:
-    """The rows of the tables as bars: of one corpus, protocol, network and recipe, the one of most folds."""
-    bars: dict[tuple, Record] = {}
-    for row in summarise(records):  # most folds first
-        if row["network"] not in NETWORKS:
+    """What can be compared, as bars: a network and recipe that ran under `paper` and over all folds of another one."""
+    bars: list[Record] = []
+    for row in summarise(records):
+        total = all_folds(row["corpus"], row["protocol"])
+        if row["network"] not in NETWORKS or (not row["leaky"] and total is not None and len(row["folds"]) < total):
             continue
         network = f"{row['network']} ({row['recipe']})"
         bar = {"corpus": CORPORA.get(row["corpus"], row["corpus"]), "protocol": row["protocol"], "network": network}
         limits = {key: row[key] for key in ("wa_interval", "uar_interval")}
-        bars.setdefault(tuple(bar.values()), bar | limits | {key: row[key][0] for key in ("wa", "uar")})
-    return list(bars.values())
+        bars.append(bar | limits | {"leaky": row["leaky"]} | {key: row[key][0] for key in ("wa", "uar")})
+    sides: dict[tuple, set[bool]] = {}
+    for bar in bars:
+        sides.setdefault((bar["corpus"], bar["network"]), set()).add(bar["leaky"])
+    return [bar for bar in bars if len(sides[bar["corpus"], bar["network"]]) == 2]
 
 
 def markdown(records: Sequence[Record]) -> str:
@@ -440,7 +446,7 @@ def markdown(records: Sequence[Record]) -> str:
         _HONEST,
         _table(honest) if honest else "Nothing is measured yet.",
         "## Why they differ",
-        "![WA by protocol](leakage.png)" if rows else "",
+        "![WA by protocol](leakage.png)" if _bars([one for one in records if not is_ablation(one)]) else "",
         _WHY,
         _contrast(rows),
         *_ablation_parts(records),
