@@ -17,8 +17,8 @@ from pathlib import Path
 # Ray reports its use to its makers unless told otherwise; who wants that can set it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import ray
-from ray import exceptions
+import ray  # pyright: ignore[reportMissingImports]
+from ray import exceptions  # pyright: ignore[reportMissingImports]
 
 from vervet import batch
 from vervet.batch import Answer, Item
