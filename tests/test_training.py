@@ -401,6 +401,14 @@ def test_faulty_studies_are_refused(text, message, tiny_recipe, tmp_path):
         read_study(tmp_path / "study.yaml", tmp_path / "runs")
 
 
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", ["study", "ablations"])
+def test_the_studies_of_the_results_can_be_run(name, corpora, tmp_path):
+    jobs = read_study(Path(__file__).parents[1] / "results" / f"{name}.yaml", tmp_path)
+    assert len(jobs) > 50
+    assert not any(job.finished for job in jobs)
+
+
 def test_a_teacher_is_trained_before_it_is_lent(tiny_recipe, tmp_path, monkeypatch):
     study = tmp_path / "study.yaml"
     study.write_text(
