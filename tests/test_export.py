@@ -113,6 +113,11 @@ def test_nothing_that_is_constant_is_left_to_be_computed(exported):
     assert [node.name for node in graph.node if node.input and set(node.input) <= constant] == []
 
 
+def test_the_file_names_no_path_of_the_machine_that_wrote_it(exported):
+    _, path = exported
+    assert b".py" not in path.read_bytes()
+
+
 def test_waveform_model_is_front_end_then_network(exported):
     folder, _ = exported
     network, _ = load_network(folder)

@@ -161,7 +161,18 @@ def _graph(model: WaveformModel, front_end: FrontEnd) -> onnx.ModelProto:
         log.setLevel(level)
         proto = onnx.load(path)
     # What depends on weights alone is computed now, whatever its size.
-    return optimizer.optimize(proto, input_size_limit=1 << 30, output_size_limit=1 << 30)
+    proto = optimizer.optimize(proto, input_size_limit=1 << 30, output_size_limit=1 << 30)
+    for part in (
+        proto,
+        proto.graph,
+        *proto.graph.node,
+        *proto.graph.value_info,
+        *proto.graph.input,
+        *proto.graph.output,
+    ):
+        del part.metadata_props[:]  # where in whose source code each node comes from
+        part.doc_string = ""
+    return proto
 
 
 def quantised(proto: onnx.ModelProto) -> onnx.ModelProto:
