@@ -18,7 +18,8 @@ from pathlib import Path
 
 import soundfile
 
-from vervet.batch import cores, find
+from vervet.batch import find
+from vervet.machine import cores
 
 
 def fill(folder, clips, files):

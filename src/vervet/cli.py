@@ -384,6 +384,7 @@ def _answers(
     from tqdm import tqdm
 
     from vervet import batch
+    from vervet.machine import cores
     from vervet.terminal import printable
 
     windowing = {"window_s": args.window_s, "hop_s": args.hop_s}
@@ -394,7 +395,7 @@ def _answers(
 
         answers = cluster.predict_many(args.model, items, args.cluster, jobs=args.jobs, **windowing)
     else:
-        jobs = batch.cores() if args.jobs is None else args.jobs
+        jobs = cores() if args.jobs is None else args.jobs
         answers = batch.predict_many(predictor, items, jobs=jobs, **windowing)
     total = sum(1 for _ in batch.find(args.paths)) if sys.stderr.isatty() else 0
     bar = tqdm(total=total, initial=there, unit="file", leave=False, disable=total < 2)

@@ -54,6 +54,7 @@ class WaveformModel(nn.Module):
         super().__init__()
         self.log_mel = LogMel(front_end)
         self.network = network
+        self.elastic = network.elastic and front_end.samples % front_end.hop_length == 0
 
     def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Recognise the emotion.
@@ -71,8 +72,8 @@ class WaveformModel(nn.Module):
         """
         images = self.log_mel(waveforms)  # (batch, 1, n_mels, columns)
         network, width = self.network, self.network.config.image[1]
-        tokens, mask = network.tokens(images, network.elastic), network.mask(images)
-        stand_in = network.elastic and mask is None
+        tokens, mask = network.tokens(images, self.elastic), network.mask(images)
+        stand_in = self.elastic and mask is None
         missing = width - torch.ones_like(images[:1, 0, 0]).sum(dim=1, keepdim=True)  # (1, 1), columns
         if stand_in:
             black = network.patches(torch.zeros_like(images[:, :, :, :1]))  # (batch, 1, dim)
@@ -84,7 +85,7 @@ class WaveformModel(nn.Module):
         last = network.last_block
         attention = last.attention.cls_weights(tokens, mask).mean(1)  # (batch, patches)
         embedding = network.norm(last(tokens, asking=1, mask=mask)[:, 0])
-        if network.elastic:
+        if self.elastic:
             share = attention[:, :1] / missing.clamp(min=1) if stand_in else torch.zeros_like(attention[:, :1])
             heard = attention[:, 1:] if stand_in else attention
             attention = torch.cat([heard, share.expand(-1, width)], dim=1)[:, :width]
@@ -105,7 +106,7 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         are `logits`, `embedding`, `attention`, `log_mel`, as `WaveformModel` returns them. The metadata's key `vervet`
         holds JSON: labels, sampling_rate, duration_s, network, protocol, leaky, corpora, fold, split_hash, commit,
         version, precision. Of a network that takes shorter waveforms too, it also holds `step_samples`, of which their
-        length must be a multiple, at least eight, and `tail_samples`, the zeros that they must end with.
+        length must be a multiple, `least_samples`, and `tail_samples`, the zeros that they must end with.
     int8 : bool, optional
         Weights of the network's matrix products as 8-bit integers, a scale per column, and their inputs quantised as
         they come. About half the time and a third of the file; front end, norms and attention stay float32.
@@ -130,8 +131,9 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         proto = quantised(proto)
     entry = proto.metadata_props.add()
     told: dict[str, Any] = {"precision": "int8" if int8 else "float32"}
-    if network.elastic:
-        told |= {"step_samples": front_end.hop_length, "tail_samples": front_end.win_length // 2}
+    if model.elastic:
+        step, tail = front_end.hop_length, front_end.win_length // 2
+        told |= {"step_samples": step, "least_samples": LEAST_STEPS * step, "tail_samples": tail}
     entry.key, entry.value = "vervet", json.dumps(_metadata(card, front_end) | told)
     onnx.checker.check_model(proto)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +144,7 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
 def _graph(model: WaveformModel, front_end: FrontEnd) -> onnx.ModelProto:
     shape: dict[int, Any] = {0: torch.export.Dim("batch")}
     samples = front_end.samples
-    if model.network.elastic:
+    if model.elastic:
         hops = samples // front_end.hop_length
         shape[1] = front_end.hop_length * torch.export.Dim("hops", min=LEAST_STEPS, max=hops)
         samples = hops // 2 * front_end.hop_length

@@ -23,7 +23,6 @@ import onnxruntime
 
 from vervet import audio
 
-LEAST_STEPS = 8  # of a waveform that is shorter than the model's window
 BATCH = 16  # windows in one run of the network; bounds the memory, however long the recording
 SHIPPED = resources.files("vervet") / "weights"
 
@@ -244,8 +243,8 @@ class Predictor:
         if "step_samples" not in self.card:
             return whole
         step = self.card["step_samples"]
-        steps = max(LEAST_STEPS, -(-(longest + self.card["tail_samples"]) // step))
-        return min(whole, steps * step)
+        needed = max(self.card["least_samples"], longest + self.card["tail_samples"])
+        return min(whole, -(-needed // step) * step)
 
     def probabilities(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Probability of every emotion, for waveforms that are already cut and checked.

@@ -59,12 +59,17 @@ def _stream(threads: int, model: Path) -> Recognise:
 
 def _front_end(threads: int, model: Path) -> Recognise:
     """Of the model only what makes the image."""
+    session = _session(str(model), threads)
+    return lambda paths, waveforms: session.run(None, {"waveform": waveforms})
+
+
+def _session(model: str | bytes, threads: int) -> Any:
+    """An ONNX Runtime session of a file or of its content."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    return lambda paths, waveforms: session.run(None, {"waveform": waveforms})
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _pytorch(threads: int, model: Path) -> Recognise:
@@ -147,7 +152,6 @@ def _egemaps_svm(threads: int, model: Path) -> Recognise:
 def _limit(threads: int, model: Path) -> Recognise:
     """Nothing but one large float32 matrix product, by the same library that runs the network."""
     import onnx
-    import onnxruntime
     from onnx import TensorProto, helper
 
     shape, real = [LIMIT_SIZE, LIMIT_SIZE], TensorProto.FLOAT
@@ -155,9 +159,7 @@ def _limit(threads: int, model: Path) -> Recognise:
     graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "limit", ends[:2], ends[2:])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(proto)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = _session(proto.SerializeToString(), threads)
     rng = np.random.default_rng(0)
     inputs = {name: rng.random(shape, dtype=np.float32) for name in "ab"}
     return lambda paths, waveforms: session.run(None, inputs)

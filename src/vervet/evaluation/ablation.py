@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from vervet.evaluation.metrics import from_confusion, mean_spread
+from vervet.evaluation.metrics import Scores, mean_spread, pooled
 
 Record = dict[str, Any]
 
@@ -96,30 +95,32 @@ def _compare(
     runs: dict[tuple[int, int], Record],
     plain: dict[tuple[int, int], Record],
 ) -> Ablation:
-    pooled = _pooled(runs)
+    by_seed = _by_seed(runs)
     both = runs.keys() & plain.keys()
     gains: dict[str, float | None] = {"wa": None, "uar": None}
     if both:
-        ours, theirs = (_pooled({key: side[key] for key in both}) for side in (runs, plain))
+        ours, theirs = (_by_seed({key: side[key] for key in both}) for side in (runs, plain))
         for measure in gains:
-            gains[measure] = float(np.mean([ours[seed][measure] - theirs[seed][measure] for seed in ours]))
+            gains[measure] = statistics.fmean(
+                getattr(ours[seed], measure) - getattr(theirs[seed], measure) for seed in ours
+            )
     return Ablation(
         corpus, protocol, network, recipe, change,
         folds=tuple(sorted({fold for _, fold in runs})),
-        seeds=tuple(sorted(pooled)),
-        n_test=max(int(scores["n"]) for scores in pooled.values()),
-        wa=mean_spread([scores["wa"] for scores in pooled.values()]),
-        uar=mean_spread([scores["uar"] for scores in pooled.values()]),
+        seeds=tuple(sorted(by_seed)),
+        n_test=max(scores.n for scores in by_seed.values()),
+        wa=mean_spread([scores.wa for scores in by_seed.values()]),
+        uar=mean_spread([scores.uar for scores in by_seed.values()]),
         wa_gain=gains["wa"],
         uar_gain=gains["uar"],
     )  # fmt: skip
 
 
-def _pooled(runs: dict[tuple[int, int], Record]) -> dict[int, dict[str, float]]:
-    """Seed -> wa, uar and n of the predictions of all its folds."""
-    pooled = {}
-    for seed in sorted({seed for seed, _ in runs}):
-        chosen = [record for (other, _), record in runs.items() if other == seed]
-        scores = from_confusion(np.sum([one["confusion"] for one in chosen], axis=0).tolist(), chosen[0]["labels"])
-        pooled[seed] = {"wa": scores.wa, "uar": scores.uar, "n": scores.n}
-    return pooled
+def _by_seed(runs: dict[tuple[int, int], Record]) -> dict[int, Scores]:
+    """The scores of each seed's predictions, all folds pooled."""
+    found: dict[int, list[Record]] = {}
+    for (seed, _), record in sorted(runs.items()):
+        found.setdefault(seed, []).append(record)
+    return {
+        seed: pooled([one["confusion"] for one in members], members[0]["labels"]) for seed, members in found.items()
+    }

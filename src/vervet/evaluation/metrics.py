@@ -196,6 +196,24 @@ def interval(
     return float(low), float(high)
 
 
+def pooled(matrices: Sequence[Sequence[Sequence[int]]], labels: Sequence[str]) -> Scores:
+    """Score the predictions of several folds as one.
+
+    Parameters
+    ----------
+    matrices : sequence of matrices
+        The confusion matrix of each fold, rows true, in the order of `labels`.
+    labels : sequence of str
+        The emotions, the same in all folds.
+
+    Returns
+    -------
+    Scores
+        Of all predictions together.
+    """
+    return from_confusion(np.sum(matrices, axis=0).tolist(), labels)
+
+
 def mean_spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and spread of a score over seeds.
 
