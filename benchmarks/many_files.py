@@ -1,6 +1,6 @@
 """How fast a folder of many short recordings is answered, and how much of the machine works on it.
 
-    python benchmarks/many_files.py [--files 10000] [--jobs N] [--form csv] [--clips examples] [--cluster]
+    python benchmarks/many_files.py [--files 10000] [--seconds S] [--jobs N] [--form csv] [--clips examples] [--cluster]
 
 It fills a temporary folder with links to the recordings of `--clips`, runs `vervet predict` on it as a process of its
 own, start and end included, and prints what that took. Busy is the time that it had on the cores, of all the time that
@@ -16,10 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
+from vervet.audio import read, resample
 from vervet.batch import find
 from vervet.machine import cores
+
+RATE = 16_000  # Hz, of files that are made of several clips
 
 
 def fill(folder, clips, files):
@@ -37,9 +41,18 @@ def fill(folder, clips, files):
     return sum(durations_s[number % len(clips)] for number in range(files))
 
 
+def joined(clips, seconds, folder):
+    """Write the clips one after the other, again and again, into one FLAC file of so many seconds."""
+    parts = [resample(*read(clip), RATE) for clip in clips]
+    waveform = np.resize(np.concatenate(parts), round(seconds * RATE))
+    soundfile.write(folder / "joined.flac", waveform, RATE)
+    return folder / "joined.flac"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=None, help="of each file; default: the clips as they are")
     parser.add_argument("--jobs", type=int, default=cores())
     parser.add_argument("--form", choices=("csv", "jsonl", "parquet"), default="csv")
     parser.add_argument("--clips", type=Path, default=Path(__file__).parents[1] / "examples")
@@ -49,6 +62,8 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "clips"
         folder.mkdir()
+        if args.seconds:
+            clips = [joined(clips, args.seconds, Path(temporary))]
         sound_s = fill(folder, clips, args.files)
         out = Path(temporary) / f"answers.{args.form}"
         words = [sys.executable, "-m", "vervet", "predict", str(folder), "--out", str(out), "--jobs", str(args.jobs)]

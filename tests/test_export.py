@@ -15,6 +15,7 @@ from vervet.config import NETWORKS, FrontEnd
 from vervet.export import WaveformModel, export
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.vit import VisionTransformer
+from vervet.spectrogram import LogMel
 
 CARD = {
     "labels": ["anger", "neutral", "sadness"], "network": "student", "corpora": ["emodb"], "protocol": "speaker",
@@ -82,6 +83,18 @@ def test_a_short_waveform_is_answered_as_if_it_were_padded(changes, interpolatio
         for answer, wanted in zip(session.run(None, {"waveform": whole[:, :given]}), whole_answers, strict=True):
             assert answer.shape == wanted.shape
             np.testing.assert_allclose(answer, wanted, atol=2e-5)
+
+
+def test_a_window_that_is_no_whole_number_of_hops_is_given_whole(tmp_path):
+    front_end = FrontEnd(duration_s=1.0, n_fft=512, win_length=512, hop_length=96, width=100)
+    network = VisionTransformer(replace(NETWORKS["student"], image=(128, 100), depth=1), 3).eval()
+    save_network(tmp_path, network, CARD | {"front_end": asdict(front_end)})
+    predictor = vervet.load(export(tmp_path, tmp_path / "model.onnx"))
+    assert predictor._samples(2_000) == 16_000
+    speech = waveforms(1)[:, :16_000]
+    with torch.inference_mode():
+        expected = network(LogMel(front_end)(torch.from_numpy(speech)))[0].softmax(1)
+    np.testing.assert_allclose(predictor.probabilities(speech), expected, atol=1e-5)
 
 
 def test_the_predictor_gives_no_more_than_is_needed(exported, monkeypatch):
