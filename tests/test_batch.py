@@ -138,7 +138,7 @@ def test_columns_of_a_table_survive(capsys, model, tmp_path):
     code, out, _ = run(capsys, model, table, "--format", "csv")
     lines = list(csv.DictReader(io.StringIO(out)))
     assert code == 0
-    own = ["file", "start_s", "end_s", "label", "confidence", *LABELS]
+    own = ["file", "start_s", "end_s", "label", "confidence", "uncertain", *LABELS]
     assert list(lines[0]) == [*own, "speaker", "emotion", "table_label", "note", "table_anger"]
     assert [line["table_anger"] for line in lines] == ["7", "8", "9"]
     assert float(lines[1]["confidence"]) == float(lines[1]["fear"]) == records[1]["scores"]["fear"]

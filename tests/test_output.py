@@ -61,7 +61,7 @@ def test_terminals_without_blocks_get_ascii():
 def test_json_is_the_contract(capsys, model, tmp_path):
     path = clip(tmp_path / "a.wav", "disgust")
     (record,) = run_json(capsys, model, path)
-    assert list(record) == ["file", "start_s", "end_s", "label", "scores"]
+    assert list(record) == ["file", "start_s", "end_s", "label", "uncertain", "scores"]
     assert (record["file"], record["start_s"], record["end_s"], record["label"]) == (str(path), 0.0, 2.0, "disgust")
     assert list(record["scores"]) == LABELS
     assert sum(record["scores"].values()) == pytest.approx(1)
@@ -107,7 +107,7 @@ def test_lines_leave_as_soon_as_their_answer_is_there(form):
 
     lines = output.FORMATS[form](endless(), ["anger", "fear"], [])
     header = [next(lines)] if form == "csv" else []
-    assert header == ["file,start_s,end_s,label,confidence,anger,fear"][: len(header)]
+    assert header == ["file,start_s,end_s,label,confidence,uncertain,anger,fear"][: len(header)]
     assert ["a.wav" in next(lines), "b.wav" in next(lines)] == [True, True]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import vervet
 from vervet.augment import version
 from vervet.cli import main
 from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage
@@ -83,6 +84,36 @@ def test_the_same_words_again_change_nothing(run, tiny_corpus):
     before = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
     assert main(words(run.parent / "tiny.yaml", tiny_corpus, run)) == 0
     assert {path: path.read_bytes() for path in run.rglob("*.safetensors")} == before
+
+
+def test_calibration_goes_from_the_run_into_the_model_and_every_answer(run, tiny_corpus):
+    card = json.loads((run / "model.json").read_text())
+    predictor = vervet.load(run)
+    assert predictor.card["temperature"] == card["temperature"] != 1
+    assert predictor.uncertain_below == card["uncertain_below"]
+    with (run / "student" / "predictions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["version"] == "original"]
+    for row in rows[:3]:
+        (prediction,) = predictor(tiny_corpus.parent / row["file"], window_s=1.0)
+        stored = [float(row[label]) for label in predictor.labels]
+        assert list(prediction.scores.values()) == pytest.approx(stored, abs=2e-3)  # the stored image has 16 bits
+        assert prediction.uncertain == (prediction.confidence < card["uncertain_below"])
+    record = json.loads((run / "metrics.json").read_text())[-1]
+    assert set(record["calibration"]) == {
+        "ece_before", "ece", "answered", "wa_answered", "temperature", "uncertain_below",
+    }  # fmt: skip
+
+
+def test_runs_of_older_versions_are_calibrated_by_the_same_words(run, tiny_corpus, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    for folder in (tmp_path / "run", *(tmp_path / "run" / stage for stage in ("teacher", "matching", "student"))):
+        card = json.loads((folder / "model.json").read_text())
+        old = {key: value for key, value in card.items() if key not in ("temperature", "uncertain_below")}
+        (folder / "model.json").write_text(json.dumps(old))
+    (tmp_path / "run" / "student" / "predictions.csv").write_text("of an older version")
+    assert main(words(run.parent / "tiny.yaml", tiny_corpus, tmp_path / "run")) == 0
+    for name in ("model.json", "student/predictions.csv", "teacher/model.json"):
+        assert (tmp_path / "run" / name).read_text() == (run / name).read_text()
 
 
 def test_other_words_are_refused(run, tiny_corpus, capsys):

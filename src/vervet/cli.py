@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
     sub.add_argument("--hop-s", type=float, default=1.0, help="seconds between answers; default: 1")
     sub.add_argument("--smoothing-s", type=float, default=1.0, help="half-life of past scores, 0: none; default: 1")
-    sub.add_argument("--threshold", type=float, default=0.5, help="less is 'uncertain', 0: nothing is; default: 0.5")
+    sub.add_argument(
+        "--threshold", type=float, default=None, help="less is 'uncertain', 0: nothing is; default: the model's own"
+    )
     sub.add_argument("--gate-db", type=float, default=9.0, help="speech above the noise floor by this; default: 9")
     sub.add_argument("--no-gate", dest="gate_db", action="store_const", const=None, help="take all sound for speech")
 

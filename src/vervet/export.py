@@ -32,6 +32,7 @@ CARD_KEYS = (
     "commit",
     "vervet_version",
 )
+CALIBRATION_KEYS = ("temperature", "uncertain_below")  # of networks with validation clips
 
 
 class WaveformModel(nn.Module):
@@ -48,12 +49,15 @@ class WaveformModel(nn.Module):
         Settings of the image.
     network : VisionTransformer
         What reads it.
+    temperature : float, optional
+        What the logits are divided by, see `vervet.evaluation.calibration`.
     """
 
-    def __init__(self, front_end: FrontEnd, network: VisionTransformer):
+    def __init__(self, front_end: FrontEnd, network: VisionTransformer, temperature: float = 1.0):
         super().__init__()
         self.log_mel = LogMel(front_end)
         self.network = network
+        self.temperature = temperature
         self.elastic = network.elastic and front_end.samples % front_end.hop_length == 0
 
     def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -67,8 +71,9 @@ class WaveformModel(nn.Module):
         Returns
         -------
         tuple of Tensor
-            Logits (batch, classes); embedding, the CLS feature (batch, embed_dim); attention of the CLS token to each
-            patch in the last block, mean over heads (batch, patches); the image (batch, n_mels, width).
+            Logits (batch, classes), divided by the temperature; embedding, the CLS feature (batch, embed_dim);
+            attention of the CLS token to each patch in the last block, mean over heads (batch, patches); the image
+            (batch, n_mels, width).
         """
         images = self.log_mel(waveforms)  # (batch, 1, n_mels, columns)
         network, width = self.network, self.network.config.image[1]
@@ -85,13 +90,14 @@ class WaveformModel(nn.Module):
         last = network.last_block
         attention = last.attention.cls_weights(tokens, mask).mean(1)  # (batch, patches)
         embedding = network.norm(last(tokens, asking=1, mask=mask)[:, 0])
+        logits = network.head(embedding) / self.temperature
         if self.elastic:
             share = attention[:, :1] / missing.clamp(min=1) if stand_in else torch.zeros_like(attention[:, :1])
             heard = attention[:, 1:] if stand_in else attention
             attention = torch.cat([heard, share.expand(-1, width)], dim=1)[:, :width]
             images = torch.cat([images[:, 0], torch.zeros_like(images[:, 0, :, :1]).expand(-1, -1, width)], dim=2)
-            return network.head(embedding), embedding, attention, images[:, :, :width]
-        return network.head(embedding), embedding, attention, images[:, 0]
+            return logits, embedding, attention, images[:, :, :width]
+        return logits, embedding, attention, images[:, 0]
 
 
 def export(folder: Path, out: Path, int8: bool = False) -> Path:
@@ -105,7 +111,8 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         The `.onnx` file. Its input is `waveform` (batch, samples) float32 at the rate in the metadata; its outputs
         are `logits`, `embedding`, `attention`, `log_mel`, as `WaveformModel` returns them. The metadata's key `vervet`
         holds JSON: labels, sampling_rate, duration_s, network, protocol, leaky, corpora, fold, split_hash, commit,
-        version, precision. Of a network that takes shorter waveforms too, it also holds `step_samples`, of which their
+        version, precision; `temperature`, by which the logits are divided already, and `uncertain_below`, where they
+        were chosen. Of a network that takes shorter waveforms too, it also holds `step_samples`, of which their
         length must be a multiple, `least_samples`, and `tail_samples`, the zeros that they must end with.
     int8 : bool, optional
         Weights of the network's matrix products as 8-bit integers, a scale per column, and their inputs quantised as
@@ -125,7 +132,7 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         raise ValueError(f"{out}: the name of an exported model ends in .onnx")
     network, card = load_network(folder)
     front_end = merge(FrontEnd(), card["front_end"], str(folder / "model.json"))
-    model = WaveformModel(front_end, network).eval()
+    model = WaveformModel(front_end, network, card.get("temperature", 1.0)).eval()
     proto = _graph(model, front_end)
     if int8:
         proto = quantised(proto)
@@ -219,4 +226,5 @@ def quantised(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _metadata(card: dict[str, Any], front_end: FrontEnd) -> dict[str, Any]:
     audio = {"sampling_rate": front_end.sampling_rate, "duration_s": front_end.duration_s}
-    return audio | {key: card[key] for key in CARD_KEYS}
+    calibration = {key: card[key] for key in CALIBRATION_KEYS if key in card}
+    return audio | {key: card[key] for key in CARD_KEYS} | calibration

@@ -18,7 +18,7 @@ from vervet.predict import Prediction
 from vervet.terminal import BAR, bar
 
 TABLE_COLUMNS = 100  # characters, of the terminal table
-OURS = ("file", "start_s", "end_s", "label", "confidence")  # columns of CSV, before one for each emotion
+OURS = ("file", "start_s", "end_s", "label", "confidence", "uncertain")  # columns of CSV, before one for each emotion
 
 
 def to_csv(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
@@ -37,7 +37,8 @@ def to_csv(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence[s
     ------
     str
         The header, then a row for each window: file, start_s and end_s in seconds, label, its probability as
-        confidence, the probability of each emotion in [0, 1], and the columns of its table, empty where it has none.
+        confidence, whether that is uncertain (`true` or `false`), the probability of each emotion in [0, 1], and the
+        columns of its table, empty where it has none.
     """
     yield csv_line(header(labels, columns))
     for item, prediction in _pairs(answers):
@@ -55,8 +56,8 @@ def to_jsonl(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence
     Yields
     ------
     str
-        An object with `file`, `start_s`, `end_s`, `label`, `scores` (the probability of each emotion, by label), and
-        the columns that its own table has.
+        An object with `file`, `start_s`, `end_s`, `label`, `uncertain`, `scores` (the probability of each emotion, by
+        label), and the columns that its own table has.
     """
     for item, prediction in _pairs(answers):
         yield json.dumps(_record(item, prediction), ensure_ascii=False)
@@ -90,14 +91,16 @@ def to_table(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence
     Yields
     ------
     str
-        One line per window, the confidence as a bar. Where true emotions are known they stand beside it, and a last
-        line counts how often the model was right among those it could know. Nothing where nothing was answered.
+        One line per window, the confidence as a bar, `?` beside an uncertain emotion. Where true emotions are known
+        they stand beside it, and a last line counts how often the model was right among those it could know. Nothing
+        where nothing was answered.
     """
     pairs = list(_pairs(answers))
     if not pairs:
         return
     truths = [(prediction.label, item.truth) for item, prediction in pairs if item.truth]
-    emotion = max(len("emotion"), *map(len, labels))
+    unsure = any(prediction.uncertain for _, prediction in pairs)
+    emotion = max(len("emotion"), *map(len, labels)) + 2 * unsure
     truth = max(len("true emotion"), *(len(true) + 2 for _, true in truths)) if truths else 0
     fixed = 2 * 10 + (2 + emotion) + (2 + BAR + 6) + (2 + min(truth, 16) if truth else 0)
     longest = max(len("file"), *(len(prediction.file) for _, prediction in pairs))
@@ -105,13 +108,14 @@ def to_table(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence
     head = f"{'file':{file}}  {'start s':>8}  {'end s':>8}  {'emotion':{emotion}}  {'confidence':{BAR + 6}}"
     yield f"{head}{'  true emotion' if truths else ''}".rstrip()
     for item, prediction in pairs:
+        label = prediction.label + " ?" * prediction.uncertain
         line = (
             f"{_shortened(prediction.file, file):{file}}  {prediction.start_s:8.2f}  {prediction.end_s:8.2f}  "
-            f"{prediction.label:{emotion}}  {bar(prediction.confidence):{BAR}} {prediction.confidence:5.0%}"
+            f"{label:{emotion}}  {bar(prediction.confidence):{BAR}} {prediction.confidence:5.0%}"
         )
         true = f"  {mark(prediction.label, item.truth, labels)} {_shortened(item.truth, 14)}" if item.truth else ""
         yield f"{line}{true}".rstrip()
-    yield from _count(truths, labels)
+    yield from _count(truths, labels, unsure)
 
 
 FORMATS: dict[str, Callable[[Iterable[Answer], Sequence[str], Sequence[str]], Iterator[str]]] = {
@@ -128,13 +132,14 @@ def header(labels: Sequence[str], columns: Sequence[str]) -> list[str]:
 
 
 def row(item: Item, prediction: Prediction, columns: Sequence[str]) -> list[Any]:
-    """Flatten one prediction into the values of a row: str and float."""
+    """Flatten one prediction into the values of a row: str, float and bool."""
     return [
         prediction.file,
         prediction.start_s,
         prediction.end_s,
         prediction.label,
         prediction.confidence,
+        prediction.uncertain,
         *prediction.scores.values(),
         *(item.columns.get(name, "") for name in columns),
     ]
@@ -143,7 +148,8 @@ def row(item: Item, prediction: Prediction, columns: Sequence[str]) -> list[Any]
 def csv_line(values: Iterable[Any]) -> str:
     """Write one row of CSV, without the end of its line."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
+    plain = (str(value).lower() if isinstance(value, bool) else value for value in values)
+    csv.writer(text, lineterminator="\n").writerow(plain)
     return text.getvalue()[:-1]
 
 
@@ -171,6 +177,7 @@ def _record(item: Item, prediction: Prediction) -> dict[str, Any]:
         "start_s": prediction.start_s,
         "end_s": prediction.end_s,
         "label": prediction.label,
+        "uncertain": prediction.uncertain,
         "scores": prediction.scores,
     }
     values = [*record.values(), *item.columns.values()]
@@ -196,11 +203,13 @@ def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
 
 
-def _count(truths: Sequence[tuple[str, str]], labels: Sequence[str]) -> list[str]:
+def _count(truths: Sequence[tuple[str, str]], labels: Sequence[str], unsure: bool) -> list[str]:
     known = [(label, truth) for label, truth in truths if truth in labels]
     lines = []
     if known:
         lines.append(f"{sum(label == truth for label, truth in known)} of {len(known)} right")
     if unknown := sorted({truth for _, truth in truths} - set(labels)):
         lines.append(f"not counted: {', '.join(unknown)}, which the model does not know")
+    if unsure:
+        lines.append("? uncertain: more likely wrong than right")
     return ["", *lines] if lines else []

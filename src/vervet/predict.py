@@ -44,6 +44,9 @@ class Prediction:
         The emotion with the highest probability.
     scores : dict of str to float
         Probability of every emotion the model knows, in the model's order; they sum to 1.
+    uncertain : bool
+        The confidence lies below the model's own threshold, chosen on voices that it had not heard: the label is then
+        more likely wrong than right. Never true of a model without such a threshold.
     """
 
     file: str
@@ -51,10 +54,11 @@ class Prediction:
     end_s: float
     label: str
     scores: dict[str, float]
+    uncertain: bool = False
 
     @property
     def confidence(self) -> float:
-        """Probability of the label, in [0, 1]; as sure as the model says it is, which is not how often it is right."""
+        """Probability of the label, in [0, 1]."""
         return self.scores[self.label]
 
 
@@ -66,8 +70,8 @@ class Predictor:
     session : onnxruntime.InferenceSession
         The network. It takes `waveform` and returns `logits`; pictures also need `attention` and `log_mel`.
     card : dict
-        The model's metadata: `labels`, `sampling_rate` (Hz), `duration_s`, `network`, `protocol`, `leaky`, `corpora`
-        and what else the export wrote.
+        The model's metadata: `labels`, `sampling_rate` (Hz), `duration_s`, `network`, `protocol`, `leaky`, `corpora`,
+        `uncertain_below` and what else the export wrote.
     digest : str
         SHA-256 of the model's file, in hexadecimal digits; tells it from all other models.
     """
@@ -79,6 +83,7 @@ class Predictor:
         self.labels: tuple[str, ...] = tuple(card["labels"])
         self.sampling_rate: int = card["sampling_rate"]
         self.duration_s: float = card["duration_s"]
+        self.uncertain_below: float = card.get("uncertain_below", 0.0)
 
     def __call__(
         self, source: audio.Sound, *, window_s: float | None = None, hop_s: float | None = None
@@ -175,7 +180,8 @@ class Predictor:
         for window, row in zip(windows, rows, strict=True):
             label = self.labels[int(row.argmax())]
             scores = dict(zip(self.labels, map(float, row), strict=True))
-            predictions.append(Prediction(file, round(window.start_s, 6), round(window.end_s, 6), label, scores))
+            times = round(window.start_s, 6), round(window.end_s, 6)
+            predictions.append(Prediction(file, *times, label, scores, scores[label] < self.uncertain_below))
         return predictions
 
     def windowing(self, window_s: float | None, hop_s: float | None) -> tuple[float, float]:
@@ -378,6 +384,7 @@ def _card(session: onnxruntime.InferenceSession, name: str) -> dict[str, Any]:
             and all(isinstance(label, str) for label in labels)
             and isinstance(rate, int)
             and min(rate, duration_s) > 0
+            and 0 <= card.get("uncertain_below", 0) <= 1
             and waveform.name == "waveform"
             # a size that the network leaves open is a string
             and waveform.shape[1] in (round(rate * duration_s), str(waveform.shape[1]))

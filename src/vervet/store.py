@@ -242,7 +242,7 @@ class _Parts:
         import pyarrow
 
         text, seconds, share = pyarrow.string(), pyarrow.float64(), pyarrow.float32()
-        kinds = [text, seconds, seconds, text, share, *[share] * len(labels), *[text] * len(columns)]
+        kinds = [text, seconds, seconds, text, share, pyarrow.bool_(), *[share] * len(labels), *[text] * len(columns)]
         fields = list(zip(header(labels, columns), kinds, strict=True))
         self._schema = pyarrow.schema(fields, {"vervet": json.dumps(run)})
         self._folder = folder

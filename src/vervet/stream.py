@@ -30,6 +30,7 @@ PCM = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}  # what FFmpeg calls it -
 CONTAINERS = (b"RIFF", b"fLaC", b"OggS", b"ID3")  # how files begin that are no raw PCM
 
 FIRST_S = 1.0  # heard before the first answer
+THRESHOLD = 0.5  # of models that were not calibrated
 JITTER_S = 0.05  # a chunk that is early or late by no more than this is on time
 
 FRAME_S = 0.02  # over which the gate measures a level
@@ -93,8 +94,9 @@ class Stream:
     smoothing_s : float
         Half-life of what was heard before, in seconds: scores are a mean over all windows since the last silence or
         long gap, in which a window weighs half as much as one that came this much later. 0 switches smoothing off.
-    threshold : float
-        Where no score reaches this, in [0, 1], the answer is `uncertain`. 0 switches it off.
+    threshold : float, optional
+        Where no score reaches this, in [0, 1], the answer is `uncertain`. 0 switches it off. The model's own where not
+        given, or 0.5 if it has none.
     gate_db : float or None
         How far above the noise floor speech is, in dB. Less lets more through. None switches the gate off: only digital
         silence is `silence` then.
@@ -124,7 +126,7 @@ class Stream:
         window_s: float | None = None,
         hop_s: float = 1.0,
         smoothing_s: float = 1.0,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         gate_db: float | None = 9.0,
     ) -> None:
         if not 1 <= channels <= audio.MOST_CHANNELS:
@@ -133,6 +135,8 @@ class Stream:
             raise ValueError(f"PCM format {pcm!r}: choose one of {', '.join(PCM)}")
         if not 0 <= smoothing_s < math.inf:
             raise ValueError(f"smoothing of {smoothing_s:g} s: give a half-life in seconds, or 0 for none")
+        if threshold is None:
+            threshold = predictor.uncertain_below if "uncertain_below" in predictor.card else THRESHOLD
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold of {threshold:g}: give a probability, 0 to 1")
         if gate_db is not None and not 0 <= gate_db < math.inf:

@@ -124,8 +124,9 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "folds": ("different whole numbers, 0 or more", _folds),
     "kept_epoch": ("a whole number, 0 or more", _count),
     "by_speaker": ("an object", lambda value: isinstance(value, dict)),
+    "calibration": ("an object", lambda value: isinstance(value, dict)),
 }
-_OPTIONAL = {"folds", "kept_epoch", "by_speaker"}
+_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "calibration"}
 
 
 def validate(record: Record) -> None:
@@ -138,7 +139,8 @@ def validate(record: Record) -> None:
         (int, or "all" for the pooled predictions of all folds), wa, uar, macro_f1 (fractions of 1), wa_interval,
         uar_interval ([low, high] by speaker, or null), labels, confusion (rows true, in the order of labels), n_test,
         epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones;
-        with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores.
+        with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores,
+        `calibration` what confidences are worth: ece_before, ece, answered and wa_answered, fractions of 1.
 
     Raises
     ------

@@ -6,9 +6,14 @@ import csv
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vervet.evaluation.calibration import calibration_error, softmax
 from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
 from vervet.evaluation.report import CORPORA
@@ -38,16 +43,70 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
     ValueError
         If a folder holds no run, the run is not finished, or one fold is given twice.
     """
-    experiments: dict[tuple, list[tuple[dict[str, Any], list[dict[str, str]]]]] = {}
+    experiments: dict[tuple, list[Tested]] = {}
     for folder in folders:
-        for record, rows in _networks(folder):
-            key = tuple(record[name] for name in ("corpus", "protocol", "network", "recipe", "seed"))
-            experiments.setdefault(key, []).append((record, rows))
-    records = [record for runs in experiments.values() for record, _ in runs]
+        for tested in read_tested(folder):
+            key = tuple(tested.record[name] for name in ("corpus", "protocol", "network", "recipe", "seed"))
+            experiments.setdefault(key, []).append(tested)
+    records = [tested.record for runs in experiments.values() for tested in runs]
     return records + [_pooled(runs) for runs in experiments.values() if len(runs) > 1]
 
 
-def _networks(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, str]]]]:
+@dataclass(frozen=True)
+class Tested:
+    """A network of a finished run, and what it answered on the test side.
+
+    Attributes
+    ----------
+    stage : str
+        `teacher`, `matching` or `student`.
+    card : dict
+        Its `model.json`.
+    rows : list of dict
+        Its `predictions.csv`: file, version, speaker, sex, emotion, predicted, and the probability of each emotion.
+    record : dict
+        Its scores, in the shape of `results/results.json`.
+    """
+
+    stage: str
+    card: dict[str, Any]
+    rows: list[dict[str, str]]
+    record: dict[str, Any]
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(clips, classes), as the network answered, temperature applied."""
+        return np.array([[float(row[label]) for label in self.record["labels"]] for row in self.rows])
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(clips,) whether the answer is the true emotion."""
+        return np.array([row["emotion"] == row["predicted"] for row in self.rows])
+
+    @property
+    def uncalibrated(self) -> NDArray[np.float64]:
+        """(clips, classes), as the network would answer without its temperature."""
+        return softmax(np.log(np.maximum(self.probabilities, 1e-300)) * self.card.get("temperature", 1.0))
+
+
+def read_tested(folder: Path) -> list[Tested]:
+    """Read what the networks of a run answered on its test side.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+
+    Returns
+    -------
+    list of Tested
+        In the order of their stages.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no run, or the run is not finished.
+    """
     path = folder / "run.json"
     if not path.exists():
         raise ValueError(f"{folder}: holds no run.json; it is not a run folder")
@@ -58,7 +117,13 @@ def _networks(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, str]]]]
         if predictions.exists():
             with predictions.open(newline="") as file:
                 rows = list(csv.DictReader(file))
-            found.append((_record(run, json.loads((folder / stage / "model.json").read_text()), rows), rows))
+            card = json.loads((folder / stage / "model.json").read_text())
+            tested = Tested(stage, card, rows, _record(run, card, rows))
+            if "temperature" in card:
+                tested.record["calibration"] = _calibration([tested]) | {
+                    key: card[key] for key in ("temperature", "uncertain_below")
+                }
+            found.append(tested)
     if not found:
         raise ValueError(f"{folder}: the run is not finished; give its `vervet train` command again to go on")
     return found
@@ -106,15 +171,31 @@ def _scores(rows: list[dict[str, str]], labels: list[str]) -> dict[str, Any]:
     }
 
 
-def _pooled(runs: list[tuple[dict[str, Any], list[dict[str, str]]]]) -> dict[str, Any]:
-    records = sorted((record for record, _ in runs), key=lambda record: record["fold"])
+def _calibration(runs: Sequence[Tested]) -> dict[str, Any]:
+    """What temperature and threshold do to the test clips of one run or several folds."""
+    before = np.concatenate([run.uncalibrated.max(1) for run in runs])
+    after = np.concatenate([run.probabilities.max(1) for run in runs])
+    answered = np.concatenate([run.probabilities.max(1) >= run.card["uncertain_below"] for run in runs])
+    right = np.concatenate([run.right for run in runs])
+    return {
+        "ece_before": calibration_error(before, right),
+        "ece": calibration_error(after, right),
+        "answered": float(answered.mean()),
+        "wa_answered": float(right[answered].mean()) if answered.any() else None,
+    }
+
+
+def _pooled(runs: list[Tested]) -> dict[str, Any]:
+    records = sorted((run.record for run in runs), key=lambda record: record["fold"])
     folds = [record["fold"] for record in records]
     first = records[0]
     if len(set(folds)) < len(folds):
         raise ValueError(f"{first['corpus']}, {first['protocol']}: fold given twice among {folds}")
-    rows = [row for _, rows in runs for row in rows]
+    rows = [row for run in runs for row in run.rows]
     hashes = "".join(record["split_hash"] for record in records)
-    pooled = {key: value for key, value in first.items() if key != "kept_epoch"}
+    pooled = {key: value for key, value in first.items() if key not in ("kept_epoch", "calibration")}
+    if all("calibration" in record for record in records):
+        pooled["calibration"] = _calibration(runs)
     return pooled | {
         "fold": "all",
         "folds": folds,
@@ -198,7 +279,7 @@ def _test_clips(folder: Path, root: Path | None, corpus: str) -> list[Clip]:
     from vervet.evaluation.robustness import Clip
 
     rows = [row for row in read_split(folder / "split.csv") if row["split"] == "test" and row["version"] == "original"]
-    sexes = {(row["file"], row["speaker"]): row["sex"] for row in _networks(folder)[-1][1]}
+    sexes = {(row["file"], row["speaker"]): row["sex"] for row in read_tested(folder)[-1].rows}
     clips = []
     for row in rows:
         path = place(row, root)
@@ -241,6 +322,10 @@ def summary(records: list[dict[str, Any]]) -> str:
             f"{record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
         )
     last = records[-1]
+    if found := last.get("calibration"):
+        right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
+        lines += ["", f"Confidence of {last['network']}, fold {last['fold']}: calibration error {found['ece']:.3f}"]
+        lines[-1] += f" ({found['ece_before']:.3f} before); {found['answered']:.0%} are not uncertain{right}"
     if last["by_speaker"]:
         lines += ["", f"Speakers as {last['network']} hears them, fold {last['fold']}"]
         lines.append(f"{'speaker':>10} {'clips':>6} {'WA':>7} {'UAR':>7}")

@@ -23,6 +23,7 @@ from vervet.config import Recipe, merge
 from vervet.corpora import corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS
+from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.leakage import audit
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.machine import processor
@@ -122,9 +123,10 @@ def train(
     run_stages(workshop)
     if accelerator.is_main_process:
         for stage in ("teacher", "matching", "student"):
-            borrowed = (out / stage / BORROWED).exists()
-            if is_done(out / stage) and not borrowed and not (out / stage / "predictions.csv").exists():
-                _test(workshop, stage)
+            if is_done(out / stage) and not (out / stage / BORROWED).exists():
+                _calibrate(workshop, stage)
+                if not (out / stage / "predictions.csv").exists():
+                    _test(workshop, stage)
         _publish(out)
     accelerator.wait_for_everyone()
     return out
@@ -195,14 +197,33 @@ def _differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
     return found
 
 
+def _calibrate(workshop: Workshop, stage: str) -> None:
+    """Choose temperature and threshold of a stage's network, on validation clips as they were recorded."""
+    folder = workshop.folder / stage
+    card = json.loads((folder / "model.json").read_text())
+    samples = [sample for sample in workshop.split.validation if sample.version == "original"]
+    if "temperature" in card or not samples:
+        return
+    (folder / "predictions.csv").unlink(missing_ok=True)  # of an older version: without the temperature
+    true = [workshop.labels.index(sample.utterance.emotion) for sample in samples]
+    write_json(folder / "model.json", card | asdict(calibrate(_logits(workshop, stage, samples), true)))
+
+
+def _logits(workshop: Workshop, stage: str, samples: Sequence[Sample]) -> np.ndarray:
+    """(samples, classes) float64, of the finished network of a stage."""
+    model, _ = load_network(workshop.folder / stage)
+    device = workshop.accelerator.device
+    logits, _ = predict(model.to(device), workshop.pool.select(samples).to(device), device)
+    if not logits.isfinite().all():
+        raise ValueError(f"{workshop.folder / stage}: the network answers NaN")
+    return logits.double().numpy()
+
+
 def _test(workshop: Workshop, stage: str) -> None:
     """Read the test side once, with the finished network of a stage."""
-    model, _ = load_network(workshop.folder / stage)
-    samples, device = workshop.split.test, workshop.accelerator.device
-    logits, _ = predict(model.to(device), workshop.pool.select(samples).to(device), device)
-    probabilities = logits.double().softmax(1).numpy()
-    if not np.isfinite(probabilities).all():
-        raise ValueError(f"{workshop.folder / stage}: the network answers NaN")
+    samples = workshop.split.test
+    temperature = json.loads((workshop.folder / stage / "model.json").read_text()).get("temperature", 1.0)
+    probabilities = softmax(_logits(workshop, stage, samples) / temperature)
     rows = [
         _prediction(sample, workshop.labels, row) for sample, row in zip(samples, probabilities.tolist(), strict=True)
     ]
@@ -218,7 +239,7 @@ def _prediction(sample: Sample, labels: Sequence[str], probabilities: list[float
         "sex": utterance.sex,
         "emotion": utterance.emotion,
         "predicted": labels[int(np.argmax(probabilities))],
-    } | {label: f"{p:.6f}" for label, p in zip(labels, probabilities, strict=True)}
+    } | {label: f"{p:.6g}" for label, p in zip(labels, probabilities, strict=True)}
 
 
 def _publish(out: Path) -> None:
