@@ -166,7 +166,8 @@ def _bars(axes: Axes, prediction: Prediction, truth: str, labels: Sequence[str])
         ha="right" if inside else "left",
         va="center_baseline",
     )
-    title = axes.set_title(f"{prediction.label} {said}", loc="left", size=9.5, weight="bold", color=winner, pad=3)
+    words = prediction.label + " ?" * prediction.uncertain + f" {said}"
+    title = axes.set_title(words, loc="left", size=9.5, weight="bold", color=winner, pad=3)
     title.set_x(-0.46)  # where the names begin
     if said not in ("", "✓"):
         axes.set_title(f"true: {truth}", loc="right", size=8.5, color=INK, pad=3)
