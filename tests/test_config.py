@@ -94,3 +94,10 @@ def test_front_end_sizes():
         FrontEnd(win_length=2048)
     with pytest.raises(ValueError, match="versions must not repeat"):
         Augment(versions=("original", "noise", "noise"))
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("seed: 1\nstudent: {lr: 1.0e-3}\nseed: 2\n")
+    with pytest.raises(ValueError, match=r"twice\.yaml: key 'seed' stands twice, also in line 3"):
+        load_recipe(path)

@@ -17,7 +17,7 @@ MAY_USE = {
     "config": set(),
     "emotions": set(),
     "audio": {"emotions", "config"},
-    "corpora": {"emotions", "config", "audio"},
+    "corpora": {"emotions", "config", "audio", "machine"},
     "spectrogram": {"config"},
     "augment": {"config", "audio"},
     "models": {"config"},
@@ -45,6 +45,7 @@ MAY_USE = {
     "stream": {"predict", "audio", "terminal"},
     "bench": {
         "audio",
+        "corpora",
         "config",
         "evaluation",
         "export",

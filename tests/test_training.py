@@ -482,7 +482,8 @@ def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatc
     assert "README.md" in capsys.readouterr().out
     jobs = read_study(study, tmp_path / "runs")
     assert all(job.finished for job in jobs)
-    tiny_recipe.write_text(tiny_recipe.read_text() + "seed: 0\naugment: {noise_sigma: 0.1}\n")
+    text = tiny_recipe.read_text()
+    tiny_recipe.write_text(text.replace("augment: {versions:", "augment: {noise_sigma: 0.1, versions:"))
     assert not any(job.finished for job in read_study(study, tmp_path / "runs"))  # of another recipe
     shutil.rmtree(jobs[1].folder)
     (tmp_path / "results.json").unlink()

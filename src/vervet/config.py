@@ -212,10 +212,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     import yaml
 
-    try:
-        data = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+    data = read_yaml(path) or {}
     if not isinstance(data, dict):
         raise ValueError(f"{path}: a recipe is a mapping of settings, not a {type(data).__name__}")
     for override in overrides:
@@ -224,6 +221,42 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             raise ValueError(f"{override!r}: settings are given as --key=value")
         _set(data, key.replace("-", "_").split("."), yaml.safe_load(value))
     return merge(Recipe(), data, where=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read plain data from YAML.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Any
+        Its content.
+
+    Raises
+    ------
+    ValueError
+        If it is not YAML, or names a key twice, of which YAML would silently take the last.
+    """
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            met = set()
+            for key, _ in node.value:
+                name = self.construct_object(key)
+                if name in met:
+                    raise ValueError(f"{path}: key {name!r} stands twice, also in line {key.start_mark.line + 1}")
+                met.add(name)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(path.read_text(), Strict)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
 
 
 def recipe_name(path: Path, overrides: Sequence[str]) -> str:

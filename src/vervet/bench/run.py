@@ -21,6 +21,7 @@ from tqdm import tqdm
 from vervet import __version__
 from vervet.audio import read, resample
 from vervet.bench.contenders import CLASSES, CONTENDERS, LIMIT_SIZE, RATE, SECONDS, Contender
+from vervet.corpora import AUDIO_SUFFIXES
 from vervet.machine import processor
 
 Row = dict[str, Any]
@@ -80,7 +81,7 @@ def _lacking(contender: Contender) -> list[str]:
 
 def _windows(clips: Path, folder: Path) -> list[Path]:
     """Write the recordings of a folder as WAV files of four seconds, and all of them as one array, `clips.npy`."""
-    paths = sorted(path for path in clips.glob("*") if path.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3"))
+    paths = sorted(path for path in clips.glob("*") if path.name.casefold().endswith(AUDIO_SUFFIXES))
     if not paths:
         raise ValueError(f"{clips}: no recordings in this folder; give one with --clips")
     joined = np.concatenate([resample(*read(path), RATE) for path in paths])

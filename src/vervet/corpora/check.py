@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import statistics
 import textwrap
 from collections import Counter
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from vervet.audio import LFS_POINTER, is_silent
 from vervet.corpora import Fault, Release, Utterance, corpus_root, release_of, survey
+from vervet.machine import cores
 
 Treatment = Literal["drop", "keep", "error"]
 
@@ -222,7 +222,7 @@ def audio_facts_of(utterances: Sequence[Utterance]) -> list[AudioFacts]:
 
 def facts_of_files(paths: Sequence[Path]) -> list[AudioFacts]:
     """Read each file once, several at a time, with a progress bar on a terminal."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         # Decoding leaves the interpreter free, so threads are enough. `disable=None`: no bar where no terminal is.
         return list(tqdm(pool.map(audio_facts, paths), total=len(paths), desc="reading", unit="clip", disable=None))
 

@@ -19,6 +19,7 @@ from vervet.augment import version
 from vervet.config import Augment, FrontEnd
 from vervet.corpora import Utterance
 from vervet.evaluation.protocols import Sample
+from vervet.machine import cores
 from vervet.spectrogram import LogMel
 
 FORMAT = 1  # part of the cache's key: raise it when the same settings come to mean other images
@@ -117,7 +118,7 @@ def _compute(
 
     with (
         tqdm(total=len(utterances), initial=done, desc="images", unit="clip", disable=None) as bar,
-        ThreadPoolExecutor(os.cpu_count()) as threads,
+        ThreadPoolExecutor(cores()) as threads,
     ):
         for first in range(done, len(utterances), CHUNK):
             chunk = range(first, min(first + CHUNK, len(utterances)))

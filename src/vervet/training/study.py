@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from tqdm import tqdm
 
-from vervet.config import Recipe, load_recipe, merge, recipe_name
+from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import split
+from vervet.machine import cores
 from vervet.training.run import read_record, settings_of
 
 
@@ -112,10 +112,7 @@ def read_study(path: Path, out: Path) -> list[Job]:
     ValueError
         Names the file, the experiment and the key at fault.
     """
-    try:
-        data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+    data = read_yaml(path)
     if not isinstance(data, list) or not data:
         raise ValueError(f"{path}: a study is a list of experiments")
     jobs = []
@@ -180,7 +177,7 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> l
     """
     if at_a_time < 1:
         raise ValueError(f"--jobs must be at least 1, not {at_a_time}")
-    threads = max(1, (os.cpu_count() or 1) // at_a_time)
+    threads = max(1, cores() // at_a_time)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
     waiting, failed = [job for job in jobs if not job.finished], []
     running: dict[Job, subprocess.Popen] = {}
