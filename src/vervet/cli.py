@@ -181,6 +181,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--clip", type=Path, required=True, metavar="FILE", help="the recording to look at")
     sub.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
+    sub = command("page", _page, "the page of 'vervet serve' as a folder for any web server; the model runs in the browser")
+    sub.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    sub.add_argument("--model", default=None, help="as for predict; default: the shipped model")
+    sub.add_argument(
+        "--runtime", type=Path, default=None, metavar="FOLDER",
+        help="holds the files of onnxruntime-web, such as node_modules/onnxruntime-web/dist; default: fetched with npm",
+    )  # fmt: skip
+
     sub = command("bench", _bench, "time Vervet beside its alternatives on this machine, in turn")
     sub.add_argument("contenders", nargs="*", metavar="CONTENDER", help="default: all whose packages are installed")
     sub.add_argument("--clips", type=Path, default=Path("examples"), help="folder of recordings; default: examples")
@@ -202,6 +210,14 @@ def _describe(args: argparse.Namespace) -> int:
 
     described = describe(args.network, args.classes)
     print(json.dumps(described) if args.format == "json" else summary(described))
+    return 0
+
+
+def _page(args: argparse.Namespace) -> int:
+    from vervet.serve.static import write_page
+
+    size = write_page(args.out, args.model, args.runtime)
+    print(f"{args.out}: {size / 1e6:.1f} MB; try it with 'python -m http.server --directory {args.out}'")
     return 0
 
 

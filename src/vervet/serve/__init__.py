@@ -1,0 +1,1 @@
+"""HTTP and WebSocket over the predictor. Needs the extra `serve`."""

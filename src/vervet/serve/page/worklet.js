@@ -1,0 +1,22 @@
+// Runs on the browser's audio thread: gathers samples and posts them in chunks.
+
+class Samples extends AudioWorkletProcessor {
+  constructor({ processorOptions }) {
+    super();
+    this.chunk = new Float32Array(processorOptions.chunk);
+    this.filled = 0;
+  }
+
+  process([[samples]]) {
+    for (const sample of samples ?? []) {
+      this.chunk[this.filled++] = sample;
+      if (this.filled === this.chunk.length) {
+        this.port.postMessage(this.chunk);
+        this.filled = 0;
+      }
+    }
+    return true;
+  }
+}
+
+registerProcessor("samples", Samples);
