@@ -57,6 +57,7 @@ MAY_USE = {
         "__init__",
     },
     "picture": {"output", "batch", "predict", "audio"},
+    "serve": {"audio", "predict", "stream", "__init__"},
 }
 
 

@@ -2,7 +2,6 @@
 
 import { Problem, pcm16, wav } from "./sound.js";
 
-const MOST_DETAILED = 60; // windows that the server draws at once
 const BEGINNINGS = ["RIFF", "RIFX", "RF64", "FORM", ".snd", "caff", "NIST", "fLaC", "OggS", "ID3"]; // what it reads
 
 /** Ask the server which model it has. */
@@ -17,7 +16,7 @@ class Server {
 
   /** Answer for every window of a recording, {name, bytes, waveform, duration_s}. */
   async predict(recording, { window_s, hop_s }) {
-    const few = recording.waveform && (recording.duration_s - window_s) / hop_s + 2 <= MOST_DETAILED;
+    const few = recording.waveform && (recording.duration_s - window_s) / hop_s + 2 <= this.card.limits.max_detailed_windows;
     const query = new URLSearchParams({ window_s, hop_s, detail: Boolean(few) });
     const body = isRead(recording.bytes) || !recording.waveform ? recording.bytes : wav(recording.waveform, this.card.sampling_rate);
     const headers = { "Content-Type": "application/octet-stream" };

@@ -2,7 +2,7 @@
 
 import * as draw from "./draw.js";
 import { openMicrophone } from "./microphone.js";
-import { Problem, decode, wav } from "./sound.js";
+import { Problem, SHORTEST_S, decode, wav } from "./sound.js";
 
 const MOST_WINDOWS = 58; // that are suited to the length of a recording; more at the listener's wish
 const LOCAL_LIMITS = { max_bytes: 200e6, max_duration_s: 1800 }; // what the memory of a browser bears
@@ -11,6 +11,13 @@ const CORPORA = {
   emodb: "actors who speak German sentences in a studio (EmoDB)",
   savee: "four men who act English sentences in a studio (SAVEE)",
   cremad: "actors who speak twelve English sentences (CREMA-D)",
+};
+
+const TESTED = {
+  speaker: "tested on voices that it had not heard",
+  sentence: "tested on new sentences of voices that it had heard",
+  clip: "tested on new recordings of voices that it had heard",
+  paper: "tested on copies of what it had heard (leaky)",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -33,9 +40,15 @@ async function start() {
     return complain(error);
   }
   introduce(engine.card);
-  for (const control of document.querySelectorAll("[disabled]")) control.disabled = false;
+  enable(true);
+  $("record").disabled = false;
   say("");
   document.documentElement.dataset.ready = "";
+}
+
+/** Let other recordings be chosen, or not while one is being made. */
+function enable(may) {
+  for (const control of [$("file"), ...document.querySelectorAll("[data-example]")]) control.disabled = !may;
 }
 
 function introduce(card) {
@@ -46,8 +59,9 @@ function introduce(card) {
   $("privacy").textContent = document.documentElement.dataset.engine === "local"
     ? "The model runs in your browser. Your recording never leaves this device."
     : `Your recording is sent to the server that this page comes from, ${location.host}, and nowhere else.`;
-  const trained = card.leaky ? "tested on voices that it had heard (leaky)" : "tested on voices that it had not heard";
-  $("card").textContent = `Model: ${[card.network, card.recipe, trained].filter(Boolean).join(", ")}. Vervet ${card.version ?? card.vervet_version}.`;
+  if (card.uncertain_below)
+    $("number").textContent += ` Below ${percent(card.uncertain_below)} it says uncertain: this model is then wrong more often than right.`;
+  $("card").textContent = `Model: ${[card.network, card.recipe, TESTED[card.protocol]].filter(Boolean).join(", ")}. Vervet ${card.version ?? card.vervet_version}.`;
   for (const s of [1, 2, 3, 4, 6, 8].filter((s) => s < card.duration_s)) $("window").append(new Option(`${s} s long`, s));
   $("window").append(new Option(`${card.duration_s} s long, all it hears at once`, card.duration_s, true, true));
 }
@@ -67,7 +81,10 @@ async function hear(file, meant = "") {
     if (!answer.predictions.length) throw new Problem(answer.problem);
     show({ ...recording, meant, duration_s: answer.duration_s }, answer);
   } catch (error) {
-    if (mine === turn) complain(error, file.name);
+    if (mine !== turn) return;
+    [shown, $("result").hidden] = [null, true]; // so that nobody takes the last answer for this one's
+    $("audio").pause();
+    complain(error, file.name);
   } finally {
     if (mine === turn) $("main").removeAttribute("aria-busy");
   }
@@ -178,9 +195,8 @@ async function look(prediction) {
 function fillBars({ scores, label }) {
   const rows = Object.entries(scores).map(([name, share]) => {
     const row = element("div", "", name === label ? "best" : "");
-    const bar = element("span", "", "bar");
-    bar.style.setProperty("--share", share);
-    row.append(element("dt", name), element("dd", percent(share), "number"), bar);
+    row.style.setProperty("--share", share);
+    row.append(element("dt", name), element("dd", percent(share), "number"));
     return row;
   });
   $("bars").replaceChildren(...rows);
@@ -302,6 +318,7 @@ async function toggleRecording() {
   if (mine !== turn) return opened.close();
   microphone = opened;
   opened.listener = engine.listen(opened.samplingRate, showLive);
+  enable(false);
   document.body.classList.add("recording");
   $("record-text").textContent = "Stop";
   $("live-label").textContent = "";
@@ -333,9 +350,11 @@ function stopRecording() {
   microphone = null;
   close();
   listener.finish();
+  enable(true);
   document.body.classList.remove("recording");
   $("record-text").textContent = "Record";
   $("live").hidden = true;
+  if (count < SHORTEST_S * samplingRate) return complain(new Problem("Nothing was recorded. Let it run for a second or more."));
   const waveform = new Float32Array(count);
   let at = 0;
   for (const chunk of chunks) {
