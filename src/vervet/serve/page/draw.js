@@ -94,7 +94,7 @@ export function drawLogMel(canvas, { n_mels, columns, data }, attention, share, 
   }
 }
 
-/** The probability of every emotion in every window, a lane for each; uncertain windows are only outlined. */
+/** The probability of every emotion in every window, a lane for each; uncertain ones are hollow. */
 export function drawEmotions(canvas, predictions, labels, duration_s, chosen) {
   const { context, width, height, colour } = begin(canvas);
   const lane = height / labels.length;
@@ -108,8 +108,11 @@ export function drawEmotions(canvas, predictions, labels, duration_s, chosen) {
       const tall = scores[name] * (lane - 4);
       const [x, wide] = [spans[i][0], Math.max(1, spans[i][1] - spans[i][0] - 1)];
       context.fillStyle = context.strokeStyle = colour(name === best ? "accent" : "faint");
-      if (name === best && uncertain) context.strokeRect(x + 0.5, floor - tall + 0.5, wide - 1, tall - 0.5);
-      else context.fillRect(x, floor - tall, wide, tall);
+      const hollow = name === best && uncertain;
+      context.globalAlpha = hollow ? 0.2 : 1;
+      context.fillRect(x, floor - tall, wide, tall);
+      context.globalAlpha = 1;
+      if (hollow) context.strokeRect(x + 0.5, floor - tall + 0.5, wide - 1, tall - 0.5);
     });
     context.fillStyle = colour("line");
     context.fillRect(GUTTER, floor, width - GUTTER, 1);

@@ -60,7 +60,7 @@ function introduce(card) {
     ? "The model runs in your browser. Your recording never leaves this device."
     : `Your recording is sent to the server that this page comes from, ${location.host}, and nowhere else.`;
   if (card.uncertain_below)
-    $("number").textContent += ` Below ${percent(card.uncertain_below)} it says uncertain: this model is then wrong more often than right.`;
+    $("doubt").textContent = `Below ${percent(card.uncertain_below)} this model is wrong more often than right.`;
   $("card").textContent = `Model: ${[card.network, card.recipe, TESTED[card.protocol]].filter(Boolean).join(", ")}. Vervet ${card.version ?? card.vervet_version}.`;
   for (const s of [1, 2, 3, 4, 6, 8].filter((s) => s < card.duration_s)) $("window").append(new Option(`${s} s long`, s));
   $("window").append(new Option(`${card.duration_s} s long, all it hears at once`, card.duration_s, true, true));
@@ -144,7 +144,7 @@ function summary({ predictions, problem }) {
   for (const { label } of predictions) counts.set(label, (counts.get(label) ?? 0) + 1);
   const [[most, count]] = [...counts].sort((a, b) => b[1] - a[1]);
   const uncertain = predictions.filter((prediction) => prediction.uncertain).length;
-  const parts = predictions.length > 1 ? [`${capital(most)} in ${count} of ${predictions.length} windows${uncertain ? `, uncertain in ${uncertain}` : ""}.`] : [];
+  const parts = predictions.length > 1 ? [`Most often ${most}, in ${count} of ${predictions.length} windows${uncertain ? `; uncertain in ${uncertain}` : ""}.`] : [];
   return [...parts, problem].filter(Boolean).join(" ");
 }
 
@@ -171,7 +171,8 @@ function choose(index) {
   const span = shown.answer.predictions.length > 1 ? `, ${seconds(prediction.start_s)} to ${seconds(prediction.end_s)}` : "";
   $("name").textContent = `${name}${span}${meant ? `, where the actor meant ${meant}` : ""}`;
   $("headline").textContent = sentence(label, confidence, uncertain);
-  $("result").classList.toggle("uncertain", Boolean(uncertain));
+  $("result").classList.toggle("uncertain", uncertain);
+  $("doubt").hidden = !uncertain;
   fillBars(prediction);
   paint();
   if (!prediction.log_mel) look(prediction);
@@ -386,9 +387,9 @@ function complain(error, name = "") {
 
 function save(kind) {
   const { recording, answer } = shown;
-  const rows = answer.predictions.map(({ start_s, end_s, label, confidence, uncertain, scores }) => ({ file: recording.name, start_s, end_s, label, confidence, uncertain: Boolean(uncertain), scores }));
+  const rows = answer.predictions.map(({ start_s, end_s, label, uncertain, scores }) => ({ file: recording.name, start_s, end_s, label, uncertain, scores }));
   const quoted = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
-  const flat = ({ scores, ...row }) => ({ ...row, ...scores });
+  const flat = ({ uncertain, scores, ...row }) => ({ ...row, confidence: scores[row.label], uncertain, ...scores });
   const lines = [Object.keys(flat(rows[0])), ...rows.map((row) => Object.values(flat(row)))];
   const text = kind === "json" ? `${JSON.stringify(rows, null, 1)}\n` : lines.map((line) => `${line.map(quoted).join(",")}\n`).join("");
   const link = element("a");
