@@ -9,6 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "vervet"
 NO_TORCH = ("audio", "corpora", "emotions", "predict", "batch", "output", "store", "stream", "picture", "cli",
+            "serve.static",
             "evaluation.metrics", "evaluation.protocols", "evaluation.leakage", "evaluation.report", "evaluation.run",
             "evaluation.figures", "evaluation.ablation", "bench.run", "bench.contenders", "bench.worker",
             "machine")  # fmt: skip
@@ -43,6 +44,7 @@ MAY_USE = {
     "store": {"output", "batch", "predict", "__init__"},
     "cluster": {"batch", "predict"},
     "stream": {"predict", "audio", "terminal"},
+    "serve": {"predict", "audio", "stream", "__init__"},
     "bench": {
         "audio",
         "corpora",
@@ -57,7 +59,6 @@ MAY_USE = {
         "__init__",
     },
     "picture": {"output", "batch", "predict", "audio"},
-    "serve": {"audio", "predict", "stream", "__init__"},
 }
 
 

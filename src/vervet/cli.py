@@ -181,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--clip", type=Path, required=True, metavar="FILE", help="the recording to look at")
     sub.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
-    sub = command("page", _page, "the page of 'vervet serve' as a folder for any web server; the model runs in the browser")
+    sub = command(
+        "page", _page, "the page of 'vervet serve' as a folder for any web server; the model runs in the browser"
+    )
     sub.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     sub.add_argument("--model", default=None, help="as for predict; default: the shipped model")
     sub.add_argument(

@@ -49,10 +49,10 @@ export function drawWaveform(canvas, waveform, samplingRate, { first_s, last_s, 
 }
 
 /** How much of its attention the model gave each column. */
-export function drawAttention(canvas, attention, share) {
+export function drawAttention(canvas, attention) {
   const { context, width, height, colour } = begin(canvas);
   const most = Math.max(...attention);
-  const step = ((width - GUTTER) * share) / attention.length;
+  const step = (width - GUTTER) / attention.length;
   context.fillStyle = colour("attend");
   attention.forEach((value, column) => {
     const tall = (value / most) * (height - 2);
@@ -63,13 +63,13 @@ export function drawAttention(canvas, attention, share) {
   context.setLineDash([2, 3]);
   context.beginPath();
   context.moveTo(GUTTER, even);
-  context.lineTo(GUTTER + (width - GUTTER) * share, even);
+  context.lineTo(width, even);
   context.stroke();
   label(context, colour, "attention", height / 2);
 }
 
 /** The log-Mel picture as ink on paper; columns that the model attended to are in colour. */
-export function drawLogMel(canvas, { n_mels, columns, data }, attention, share, nyquist) {
+export function drawLogMel(canvas, { n_mels, columns, data }, attention, nyquist) {
   const { context, width, height, colour } = begin(canvas);
   const [paper, ink, attend] = ["mel-paper", "mel-ink", "mel-attend"].map((name) => rgb(colour(name)));
   const most = Math.max(...attention);
@@ -87,7 +87,7 @@ export function drawLogMel(canvas, { n_mels, columns, data }, attention, share, 
   context.imageSmoothingEnabled = false; // patches have edges
   context.fillStyle = `rgb(${paper})`;
   context.fillRect(GUTTER, 0, width - GUTTER, height);
-  context.drawImage(small, GUTTER, 0, (width - GUTTER) * share, height);
+  context.drawImage(small, GUTTER, 0, width - GUTTER, height);
   for (const hz of [500, 1000, 2000, 4000]) {
     const y = height * (1 - mel(hz) / mel(nyquist));
     if (hz < nyquist) label(context, colour, hz < 1000 ? `${hz} Hz` : `${hz / 1000} kHz`, y);
@@ -133,7 +133,8 @@ export function stretches(predictions) {
 export function drawTime(canvas, first_s, last_s) {
   const { context, width, height, colour } = begin(canvas);
   const most = Math.max(2, Math.floor((width - GUTTER) / 64));
-  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600].find((s) => (last_s - first_s) / s <= most) ?? 1200;
+  const step =
+    [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600].find((s) => (last_s - first_s) / s <= most) ?? 1200;
   context.fillStyle = colour("soft");
   for (let tick = Math.ceil(first_s / step - 1e-6); tick * step <= last_s + 1e-6; tick++) {
     const x = GUTTER + ((tick * step - first_s) / (last_s - first_s)) * (width - GUTTER);

@@ -17,7 +17,8 @@ export async function open() {
 
 async function fetched(name) {
   const response = await fetch(new URL(name, import.meta.url)).catch(() => null);
-  if (!response?.ok) throw new Problem(`${name} could not be fetched. See whether you are online, then load the page again.`);
+  if (!response?.ok)
+    throw new Problem(`${name} could not be fetched. See whether you are online, then load the page again.`);
   return response;
 }
 

@@ -16,11 +16,17 @@ class Server {
 
   /** Answer for every window of a recording, {name, bytes, waveform, duration_s}. */
   async predict(recording, { window_s, hop_s }) {
-    const few = recording.waveform && (recording.duration_s - window_s) / hop_s + 2 <= this.card.limits.max_detailed_windows;
+    const few =
+      recording.waveform && (recording.duration_s - window_s) / hop_s + 2 <= this.card.limits.max_detailed_windows;
     const query = new URLSearchParams({ window_s, hop_s, detail: Boolean(few) });
-    const body = isRead(recording.bytes) || !recording.waveform ? recording.bytes : wav(recording.waveform, this.card.sampling_rate);
-    const headers = { "Content-Type": "application/octet-stream" };
-    const found = await answered(fetch(`v1/predict?${query}`, { method: "POST", body, headers }));
+    const asIs = isRead(recording.bytes) || !recording.waveform;
+    const body = new FormData();
+    body.append(
+      "file",
+      asIs ? new Blob([recording.bytes]) : wav(recording.waveform, this.card.sampling_rate),
+      recording.name,
+    );
+    const found = await answered(fetch(`v1/predict?${query}`, { method: "POST", body }));
     for (const { log_mel } of found.predictions) if (log_mel) log_mel.data = fromBase64(log_mel.data);
     return found;
   }
@@ -49,10 +55,13 @@ class Server {
 
 async function answered(request) {
   const response = await request.catch(() => null);
-  if (!response) throw new Problem("The server does not answer. See whether it still runs and you are online, then try again.");
+  if (!response)
+    throw new Problem("The server does not answer. See whether it still runs and you are online, then try again.");
   const answer = await response.json().catch(() => ({}));
   if (!response.ok)
-    throw new Problem(answer.error?.message ?? `The server answered with status ${response.status}. Try again, or ask who runs it.`);
+    throw new Problem(
+      answer.error?.message ?? `The server answered with status ${response.status}. Try again, or ask who runs it.`,
+    );
   return answer;
 }
 

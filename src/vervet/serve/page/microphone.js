@@ -5,7 +5,8 @@ import { Problem } from "./sound.js";
 const CHUNK = 2048; // samples
 
 const REFUSALS = {
-  NotAllowedError: "The microphone was not allowed. Allow it in the browser's settings for this page, or choose a file.",
+  NotAllowedError:
+    "The microphone was not allowed. Allow it in the browser's settings for this page, or choose a file.",
   NotFoundError: "No microphone was found. Connect one, or choose a file.",
   NotReadableError: "The microphone is in use by another program, or broken. Close that program, or choose a file.",
 };
@@ -16,10 +17,14 @@ const REFUSALS = {
  */
 export async function openMicrophone(onChunk, onEnd) {
   if (!navigator.mediaDevices?.getUserMedia || !window.AudioWorkletNode)
-    throw new Problem("The browser gives a page the microphone only over https or on localhost. Open it there, or choose a file.");
+    throw new Problem(
+      "The browser gives a page the microphone only over https or on localhost. Open it there, or choose a file.",
+    );
   const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio }).catch((error) => {
-    throw new Problem(REFUSALS[error.name] ?? `The microphone could not be opened (${error.message}). Try again, or choose a file.`);
+    throw new Problem(
+      REFUSALS[error.name] ?? `The microphone could not be opened (${error.message}). Try again, or choose a file.`,
+    );
   });
   const context = new AudioContext();
   const close = () => {

@@ -21,10 +21,11 @@ export async function decode(bytes, samplingRate) {
   if (!bytes.byteLength) throw new Problem("The file is empty. Copy or record it again.");
   const promised = header(bytes);
   const decoded = await decodeAt(bytes, promised.samplingRate ?? DECODED_HZ);
-  if (promised.duration_s - decoded.duration >= SHORTEST_S)
-    throw cutShort(decoded.duration, promised.duration_s);
+  if (promised.duration_s - decoded.duration >= SHORTEST_S) throw cutShort(decoded.duration, promised.duration_s);
   if (decoded.duration < SHORTEST_S)
-    throw new Problem(`Only ${decoded.duration.toFixed(3)} s of sound, too short to judge. Give at least ${SHORTEST_S} s.`);
+    throw new Problem(
+      `Only ${decoded.duration.toFixed(3)} s of sound, too short to judge. Give at least ${SHORTEST_S} s.`,
+    );
   return { waveform: resample(mono(decoded), decoded.sampleRate, samplingRate), duration_s: decoded.duration };
 }
 
@@ -52,14 +53,15 @@ function header(bytes) {
   if (bytes.byteLength < 12 || text(0) !== "RIFF" || text(8) !== "WAVE") return {};
   const found = {};
   let perSecond = 0;
-  for (let at = 12; at + 8 <= bytes.byteLength; ) {
+  for (let at = 12; at + 8 <= bytes.byteLength;) {
     const size = view.getUint32(at + 4, true);
     if (text(at) === "fmt " && at + 20 <= bytes.byteLength) {
       found.samplingRate = view.getUint32(at + 12, true);
       perSecond = view.getUint32(at + 16, true);
     } else if (text(at) === "data") {
       const there = bytes.byteLength - at - 8;
-      if (size < STREAMED && (size - there) / perSecond >= SHORTEST_S) throw cutShort(there / perSecond, size / perSecond);
+      if (size < STREAMED && (size - there) / perSecond >= SHORTEST_S)
+        throw cutShort(there / perSecond, size / perSecond);
       break;
     }
     at += 8 + size + (size % 2);
@@ -69,7 +71,9 @@ function header(bytes) {
 
 function cutShort(there_s, promised_s) {
   const [there, promised] = [there_s, promised_s].map((s) => s.toFixed(2));
-  return new Problem(`The recording ends after ${there} s, but its header promises ${promised} s. It was cut short; copy it again.`);
+  return new Problem(
+    `The recording ends after ${there} s, but its header promises ${promised} s. It was cut short; copy it again.`,
+  );
 }
 
 function mono(decoded) {
@@ -86,7 +90,9 @@ function mono(decoded) {
 function badSample(value, at_s) {
   return Number.isFinite(value)
     ? new Problem(`Samples reach ${value.toPrecision(3)}, full scale is 1. Scale them to [-1, 1].`)
-    : new Problem(`The recording holds NaN or infinite samples, the first at ${at_s.toFixed(3)} s. Correct them at their source.`);
+    : new Problem(
+        `The recording holds NaN or infinite samples, the first at ${at_s.toFixed(3)} s. Correct them at their source.`,
+      );
 }
 
 /**
