@@ -608,4 +608,6 @@ def test_pictures(visit, static, tmp_path, name, scheme, width):
     page.click("[data-example='16a04Tc.flac']")
     page.wait_for_selector(DONE)
     page.eval_on_selector("#position", "slider => { slider.value = 1.2; slider.dispatchEvent(new Event('input')); }")
-    page.screenshot(path=Path(os.environ["VERVET_PICTURES"]) / f"{name}.png", full_page=True)
+    height = page.eval_on_selector("#result", "result => result.getBoundingClientRect().bottom + scrollY + 24")
+    clip = {"x": 0, "y": 0, "width": width, "height": height}
+    page.screenshot(path=Path(os.environ["VERVET_PICTURES"]) / f"{name}.png", full_page=True, clip=clip)

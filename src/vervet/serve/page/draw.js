@@ -5,6 +5,7 @@ import { extent } from "./sound.js";
 
 export const GUTTER = 76; // CSS pixels
 const FLOOR = 0.2; // of the log-Mel picture, which is 16 dB above its own; below is little but the room
+const GAMMA = 0.75; // less shows more of what is faint
 const LEAST_COLOUR = 0.06; // of the most attended column, from where a column gets colour
 const BREAK_HZ = 1000; // Slaney's Mel scale is linear below and logarithmic above
 const BREAK_MEL = 15;
@@ -78,7 +79,7 @@ export function drawLogMel(canvas, { n_mels, columns, data }, attention, nyquist
     const looked = Math.sqrt(Math.max(0, attention[x] / most - LEAST_COLOUR) / (1 - LEAST_COLOUR));
     const full = mix(ink, attend, looked);
     for (let band = 0; band < n_mels; band++) {
-      const loud = Math.max(0, data[band * columns + x] / 255 - FLOOR) / (1 - FLOOR);
+      const loud = (Math.max(0, data[band * columns + x] / 255 - FLOOR) / (1 - FLOOR)) ** GAMMA;
       image.data.set([...mix(paper, full, loud), 255], 4 * ((n_mels - 1 - band) * columns + x));
     }
   }
