@@ -332,6 +332,16 @@ def test_a_recording_that_only_browsers_read_reaches_the_server(visit, served, t
     assert answers(page)[0]["label"] == "anger"
 
 
+def test_a_recording_that_only_the_server_reads_has_no_pictures(visit, served, tmp_path):
+    soundfile.write(tmp_path / "clip.aiff", *soundfile.read(EXAMPLES / "15a02Wb.flac"))
+    page = visit(served)
+    give(page, tmp_path / "clip.aiff")
+    same(answers(page), vervet.load()(EXAMPLES / "15a02Wb.flac"))
+    assert "no pictures" in page.text_content("#summary")
+    assert page.is_hidden("#saw")
+    assert page.is_hidden("#play")
+
+
 def test_a_model_of_fixed_length_that_is_often_uncertain(visit, host, model, runtime, tmp_path):
     site = tmp_path / "site"
     assert main(["page", "--out", str(site), "--model", str(model), "--runtime", str(runtime)]) == 0

@@ -14,7 +14,8 @@ export function show(engine, recording, answer) {
   shown = { engine, recording, answer, chosen: -1 };
   $("result").hidden = false;
   $("over-time").hidden = answer.predictions.length < 2;
-  $("summary").textContent = summary(answer);
+  const unseen = recording.waveform ? "" : "Your browser cannot play this format, so there are no pictures.";
+  $("summary").textContent = [summary(answer), unseen].filter(Boolean).join(" ");
   fillTable(answer);
   const playable = Boolean(recording.waveform);
   for (const id of ["play", "clock"]) $(id).hidden = !playable;
