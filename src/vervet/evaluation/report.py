@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vervet.evaluation.ablation import Ablation, ablations, is_ablation
+from vervet.evaluation.claims import CLAIMS, ERRORS, Evidence, evidence
 from vervet.evaluation.metrics import from_confusion, mean_spread, pooled
 
 Record = dict[str, Any]
@@ -451,6 +452,7 @@ def markdown(records: Sequence[Record]) -> str:
         "![WA by protocol](leakage.png)" if _bars(records) else "",
         _WHY,
         _contrast(rows),
+        *_claims_parts(records),
         *_ablation_parts(records),
         "## What each network costs",
         _costs(),
@@ -483,6 +485,17 @@ speakers who are not: it is the one that says what to expect of a stranger."""
 _ABLATIONS = """One setting of a recipe is changed; all else stays, folds and seeds included. The changes of WA and UAR
 are in points, against the recipe as it is on the same folds and seeds. Under `paper` one seed has 428 test items
 (EmoDB) or 384 (SAVEE): a point is four items, and two points are within chance. Honest folds are smaller still."""
+
+_CLAIMS = """Each claim is held against pairs of runs that differ in nothing else, on the same folds and seeds. A
+difference is given in points of WA with twice its standard error, as if the two runs and all clips were independent: on
+one test side that errs towards "within chance", between few speakers towards the contrary. A leaky row repeats the
+paper's own comparison; the others say whether it means anything for new clips and new voices."""
+
+_VERDICTS = {
+    "holds": "holds",
+    "the opposite holds": "**does not hold**: the opposite",
+    "within chance": "cannot be told",
+}
 
 _WHY = """Under `paper` every clip first becomes four: itself, and copies with altered speed, added noise and shifted
 start. Then the copies are dealt at random to training and test. For 99.2 % of the test items another version of the
@@ -555,6 +568,32 @@ def _table(rows: Sequence[Record]) -> str:
 
 def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
+
+
+def _claims_parts(records: Sequence[Record]) -> list[str]:
+    """A heading, and for each claim of the paper a table of what was measured about it."""
+    parts = ["## What the paper claims, and what is seen here", _CLAIMS]
+    for claim in CLAIMS:
+        found = sorted(evidence(claim, records), key=lambda one: (one.protocol != "paper", one.protocol == "speaker"))
+        parts += [f"### {claim.text}", _claim_table(found) if found else "Not measured yet."]
+    return parts
+
+
+def _claim_table(found: Sequence[Evidence]) -> str:
+    head = ["corpus", "protocol", "said to be better", "than", "seeds", "test clips", "WA, difference", "so it"]
+    body = [
+        [
+            CORPORA.get(one.corpus, one.corpus),
+            f"`{one.protocol}`" + (" (leaky)" if one.protocol == "paper" else ""),
+            *(f"{network}, `{recipe}`" for network, recipe in (one.better, one.other)),
+            f"{one.seeds}",
+            f"{one.n_test:,}",
+            f"{_gain(one.gain)} ± {_percent(ERRORS * one.error)}",
+            _VERDICTS[one.verdict],
+        ]
+        for one in found
+    ]
+    return _grid(head, body)
 
 
 def _ablation_parts(records: Sequence[Record]) -> list[str]:

@@ -1,0 +1,178 @@
+"""The paper's claims, each held against our records: is it seen, and is it still seen without leakage."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vervet.evaluation.metrics import pooled
+
+Record = dict[str, Any]
+Verdict = Literal["holds", "the opposite holds", "within chance"]
+Side = tuple[str, str]  # network, recipe
+
+ERRORS = 2.0  # standard errors that a difference must reach to be more than chance
+SHAPES, POSITIONS = ("[16,16]", "[1,128]"), ("learned", "sinusoidal")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one side is better than each of some others.
+
+    Attributes
+    ----------
+    text : str
+        In our words.
+    pairs : tuple of pair of Side
+        The one that is said to be better, and the other.
+    """
+
+    text: str
+    pairs: tuple[tuple[Side, Side], ...]
+
+
+def _changed(network: str, recipe: str, *settings: str) -> tuple[tuple[Side, Side], ...]:
+    """A recipe against itself with one setting changed, for each setting."""
+    return tuple(((network, recipe), (network, f"{recipe} --{setting}")) for setting in settings)
+
+
+CLAIMS = (
+    Claim(
+        "The student comes to know more than the teacher that taught it.",
+        tuple((("student", recipe), ("teacher", recipe)) for recipe in ("paper", "fast")),
+    ),
+    Claim(
+        "What the teacher passes on makes the student better than learning on its own.",
+        ((("student", "fast"), ("student", "alone")), (("student", "paper"), ("student", "alone"))),
+    ),
+    Claim(
+        "Matching features and then learning both is better than matching alone.",
+        tuple((("student", recipe), ("student-matched", recipe)) for recipe in ("paper", "fast")),
+    ),
+    Claim(
+        "Vertical patches are better than square and horizontal ones.",
+        _changed("student", "alone", *(f"student_network.patch={shape}" for shape in SHAPES))
+        + _changed("teacher", "fast", *(f"teacher_network.patch={shape}" for shape in SHAPES)),
+    ),
+    Claim(
+        "Image coordinates make the teacher better than no positions and than other encodings.",
+        _changed("teacher", "fast", *(f"teacher_network.position={name}" for name in ("none", *POSITIONS))),
+    ),
+    Claim(
+        "The student needs no positions.",
+        _changed("student", "alone", *(f"student_network.position={name}" for name in (*POSITIONS, "ice"))),
+    ),
+    Claim("The convolutional stem makes the teacher better.", _changed("teacher", "fast", "teacher_network.stem=[]")),
+    Claim(
+        "The distance to the teacher's feature should weigh ten times the cross-entropy.",
+        _changed("student", "fast", *(f"student.alpha={alpha}" for alpha in (0, 1, 100))),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Two sides on the same corpus, protocol, folds and seeds.
+
+    Attributes
+    ----------
+    corpus, protocol : str
+        As in the records.
+    better, other : Side
+        The one that is claimed to be better, and the other.
+    seeds : int
+        Over how many the scores are a mean.
+    n_test : int
+        Test clips of one seed, all folds pooled.
+    gain : float
+        WA of `better` less that of `other`, a fraction of 1.
+    error : float
+        Standard error of the gain, as if the two sides and all clips were independent.
+    """
+
+    corpus: str
+    protocol: str
+    better: Side
+    other: Side
+    seeds: int
+    n_test: int
+    gain: float
+    error: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the gain says of the claim."""
+        if abs(self.gain) < ERRORS * self.error:
+            return "within chance"
+        return "holds" if self.gain > 0 else "the opposite holds"
+
+
+def evidence(claim: Claim, records: Sequence[Record]) -> list[Evidence]:
+    """Hold a claim against records.
+
+    Parameters
+    ----------
+    claim : Claim
+        One of `CLAIMS`.
+    records : sequence of dict
+        As in `results.json`; those of single folds count.
+
+    Returns
+    -------
+    list of Evidence
+        For every pair, corpus and protocol of which both sides were measured on a fold and seed.
+    """
+    runs: dict[tuple[str, str], dict[Side, dict[tuple[int, int], Record]]] = {}
+    for record in records:
+        if record["fold"] != "all":
+            side = record["network"], record["recipe"]
+            place = runs.setdefault((record["corpus"], record["protocol"]), {})
+            place.setdefault(side, {})[record["seed"], record["fold"]] = record
+    found = []
+    for pair in claim.pairs:
+        for (corpus, protocol), sides in sorted(runs.items()):
+            both = sides.get(pair[0], {}).keys() & sides.get(pair[1], {}).keys()
+            if both:
+                found.append(_compared(corpus, protocol, pair, sides, sorted(both)))
+    return found
+
+
+def _compared(
+    corpus: str,
+    protocol: str,
+    pair: tuple[Side, Side],
+    sides: dict[Side, dict[tuple[int, int], Record]],
+    both: Sequence[tuple[int, int]],
+) -> Evidence:
+    seeds = sorted({seed for seed, _ in both})
+    means = []
+    for side in pair:
+        of_seeds = [[sides[side][key] for key in both if key[0] == seed] for seed in seeds]
+        scores = [pooled([one["confusion"] for one in members], members[0]["labels"]) for members in of_seeds]
+        means.append(statistics.fmean(score.wa for score in scores))
+        n_test = min(score.n for score in scores)
+    return between(corpus, protocol, pair, len(seeds), n_test, means[0], means[1])
+
+
+def between(
+    corpus: str, protocol: str, pair: tuple[Side, Side], seeds: int, n_test: int, better: float, other: float
+) -> Evidence:
+    """Compare two accuracies.
+
+    Parameters
+    ----------
+    corpus, protocol, pair, seeds, n_test
+        As `Evidence` has them.
+    better, other : float
+        WA of the two sides, fractions of 1.
+
+    Returns
+    -------
+    Evidence
+        Its error is that of the difference between two shares of `n_test`.
+    """
+    error = math.sqrt((better * (1 - better) + other * (1 - other)) / n_test)
+    return Evidence(corpus, protocol, *pair, seeds, n_test, better - other, error)
