@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vervet.evaluation.metrics import pooled
+from vervet.evaluation.metrics import Scores, pooled
 
 Record = dict[str, Any]
 Verdict = Literal["holds", "the opposite holds", "within chance"]
@@ -148,13 +148,16 @@ def _compared(
     both: Sequence[tuple[int, int]],
 ) -> Evidence:
     seeds = sorted({seed for seed, _ in both})
-    means = []
-    for side in pair:
-        of_seeds = [[sides[side][key] for key in both if key[0] == seed] for seed in seeds]
-        scores = [pooled([one["confusion"] for one in members], members[0]["labels"]) for members in of_seeds]
-        means.append(statistics.fmean(score.wa for score in scores))
-        n_test = min(score.n for score in scores)
-    return between(corpus, protocol, pair, len(seeds), n_test, means[0], means[1])
+    scores = [[_scores(sides[side], both, seed) for seed in seeds] for side in pair]
+    better, other = (statistics.fmean(score.wa for score in of_side) for of_side in scores)
+    n_test = min(score.n for of_side in scores for score in of_side)
+    return between(corpus, protocol, pair, len(seeds), n_test, better, other)
+
+
+def _scores(runs: dict[tuple[int, int], Record], both: Sequence[tuple[int, int]], seed: int) -> Scores:
+    """Of one side and seed, over the folds that both sides have."""
+    members = [runs[key] for key in both if key[0] == seed]
+    return pooled([one["confusion"] for one in members], members[0]["labels"])
 
 
 def between(
