@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "vervet"
 NO_TORCH = ("audio", "corpora", "emotions", "predict", "batch", "output", "store", "stream", "picture", "cli",
-            "serve.static",
+            "serve.static", "embedding", "hub",
             "evaluation.metrics", "evaluation.protocols", "evaluation.leakage", "evaluation.report", "evaluation.run",
             "evaluation.figures", "evaluation.ablation", "bench.run", "bench.contenders", "bench.worker",
             "machine")  # fmt: skip
@@ -39,6 +39,8 @@ MAY_USE = {
     "export": {"config", "spectrogram", "models"},
     "terminal": set(),
     "predict": {"audio"},
+    "embedding": {"predict", "audio", "machine"},
+    "sklearn": {"embedding", "predict"},
     "batch": {"predict", "corpora", "emotions"},
     "output": {"batch", "predict", "terminal"},
     "store": {"output", "batch", "predict", "__init__"},
@@ -89,7 +91,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("cli.p
 def test_imports_point_one_way(path):
     room = module_of(path).split(".")[0]
     if room == "__init__":
-        assert set(rooms_used(path)) <= {"predict"}
+        assert set(rooms_used(path)) <= {"predict", "embedding", "audio"}
     else:
         assert set(rooms_used(path)) - {room} <= MAY_USE[room]
 

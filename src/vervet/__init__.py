@@ -11,12 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    import numpy as np
+
+    from vervet.audio import Sound
     from vervet.predict import Prediction, Predictor
 
 __version__ = "0.1.0"
-__all__ = ["Prediction", "__version__", "load"]
+__all__ = ["Prediction", "__version__", "embed", "load"]
 
 
 def load(model: str | Path | None = None, *, threads: int | None = None) -> Predictor:
@@ -43,6 +47,36 @@ def load(model: str | Path | None = None, *, threads: int | None = None) -> Pred
     from vervet import predict
 
     return predict.load(model, threads=threads)
+
+
+def embed(
+    sources: Sound | Iterable[Sound], model: str | Path | Predictor | None = None, *, jobs: int | None = None
+) -> np.ndarray:
+    """Give the features of recordings: what the network's last layer reads, for classifiers of one's own.
+
+    Parameters
+    ----------
+    sources : path, bytes, binary file, (waveform, sampling_rate), or an iterable of these
+        One recording or several, each as for `vervet.audio.read`.
+    model : str, pathlib.Path or vervet.predict.Predictor, optional
+        As for `load`, or what that has returned, which need not be loaded again.
+    jobs : int, optional
+        Recordings at a time; as many as there are cores where not given.
+
+    Returns
+    -------
+    numpy.ndarray
+        (recordings, features) float32, 256 features of the shipped model. The row of a recording longer than the
+        model's window is the mean over its windows, each weighted by its duration.
+
+    Raises
+    ------
+    ValueError
+        If any recording cannot be read or is silent throughout; the message names it.
+    """
+    from vervet import embedding
+
+    return embedding.embed(sources, model, jobs=jobs)
 
 
 def __getattr__(name: str) -> Any:

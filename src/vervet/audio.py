@@ -337,7 +337,7 @@ def name_of(source: Sound) -> str:
         return os.fspath(source)
     if isinstance(source, bytes):
         return "<bytes>"
-    if isinstance(source, tuple):
+    if isinstance(source, tuple | np.ndarray):
         return "<array>"
     name = getattr(source, "name", None)
     return name if isinstance(name, str) else "<stream>"
@@ -389,6 +389,8 @@ def _stream(source: Encoded, name: str) -> Iterator[BinaryIO]:
     elif isinstance(source, str | os.PathLike):
         with _file(source, name) as stream:
             yield stream
+    elif isinstance(source, np.ndarray):
+        raise ValueError(f"{name}: an array without its sampling rate; give (waveform, sampling_rate)")
     else:
         yield source
 

@@ -24,6 +24,7 @@ import onnxruntime
 from vervet import audio
 
 BATCH = 16  # windows in one run of the network; bounds the memory, however long the recording
+NAN = "the model returned NaN; its weights are damaged, export it again"
 SHIPPED = resources.files("vervet") / "weights"
 
 Judge = Callable[[list[audio.Window]], list["Prediction"]]
@@ -158,18 +159,54 @@ class Predictor:
             If the recording cannot be read, holds NaN or is shorter than 0.1 s.
         """
         silent: list[tuple[float, float]] = []
-
-        def sounding() -> Iterator[audio.Window]:
-            for window in audio.windows(source, self.sampling_rate, window_s, hop_s, start_s, end_s):
-                if audio.is_silent(window.waveform):
-                    silent.append((window.start_s, window.end_s))
-                else:
-                    yield window
-
-        windows = sounding()
-        batches = iter(lambda: list(islice(windows, batch)), [])
+        windows = audio.windows(source, self.sampling_rate, window_s, hop_s, start_s, end_s)
+        sounding = _sounding(windows, silent)
+        batches = iter(lambda: list(islice(sounding, batch)), [])
         heard = list(chain.from_iterable(spread(partial(self._judge, file), batches)))
         return heard, _silence(audio.name_of(source), silent) if silent else ""
+
+    def embed(self, source: audio.Sound) -> np.ndarray:
+        """Give the feature of one recording, that which the network's last layer reads.
+
+        Parameters
+        ----------
+        source : path, bytes, binary file, or (waveform, sampling_rate)
+            As for `vervet.audio.read`.
+
+        Returns
+        -------
+        numpy.ndarray
+            (features,) float32: of a recording longer than the model's window the mean over its windows, each weighted
+            by its duration. Silent windows are left out, with a warning that names them.
+
+        Raises
+        ------
+        ValueError
+            As for `__call__`, and if the model gives no features.
+        """
+        silent: list[tuple[float, float]] = []
+        total, heard_s = np.zeros(self.features), 0.0
+        windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s)
+        for window in _sounding(windows, silent):
+            duration_s = window.end_s - window.start_s
+            total += duration_s * self.run([window.waveform], ("embedding",))["embedding"][0]
+            heard_s += duration_s
+        name = audio.name_of(source)
+        if not heard_s:
+            raise ValueError(_silence(name, silent))
+        if not np.isfinite(total).all():
+            raise ValueError(f"{name}: {NAN}")
+        if silent:
+            warnings.warn(_silence(name, silent), stacklevel=2)
+        return (total / heard_s).astype(np.float32)
+
+    @property
+    def features(self) -> int:
+        """Size of what `embed` gives; 256 of the shipped model."""
+        shapes = {output.name: output.shape for output in self._session.get_outputs()}
+        if "embedding" not in shapes:
+            raise ValueError("this model has no output embedding; export it again")
+        return shapes["embedding"][1]
 
     def _judge(self, file: str, windows: list[audio.Window]) -> list[Prediction]:
         try:
@@ -272,7 +309,7 @@ class Predictor:
         """
         logits = self.run(waveforms)["logits"].astype(np.float64)
         if not np.isfinite(logits).all():
-            raise ValueError("the model returned NaN; its weights are damaged, export it again")
+            raise ValueError(NAN)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return odds / odds.sum(axis=1, keepdims=True)
 
@@ -395,6 +432,15 @@ def _card(session: onnxruntime.InferenceSession, name: str) -> dict[str, Any]:
     if not agree:
         raise ValueError(f"{name}: not a Vervet model, its metadata and its network disagree; export it again")
     return card
+
+
+def _sounding(windows: Iterable[audio.Window], silent: list[tuple[float, float]]) -> Iterator[audio.Window]:
+    """Pass on the windows with sound in them, and note where the others are."""
+    for window in windows:
+        if audio.is_silent(window.waveform):
+            silent.append((window.start_s, window.end_s))
+        else:
+            yield window
 
 
 def _silence(name: str, silent: Iterable[tuple[float, float]]) -> str:
