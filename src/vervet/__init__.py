@@ -29,7 +29,8 @@ def load(model: str | Path | None = None, *, threads: int | None = None) -> Pred
     Parameters
     ----------
     model : str or pathlib.Path, optional
-        An exported `.onnx` file, a run folder that holds `model.onnx`, or the name of a shipped model; the shipped
+        An exported `.onnx` file, a folder that holds `model.onnx`, such as a run, `owner/model` or
+        `owner/model@revision` of the Hugging Face Hub (extra `hub`), or the name of a shipped model; the shipped
         default where not given.
     threads : int, optional
         CPU threads of one run of the network; as many as there are cores where not given.

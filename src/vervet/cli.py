@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if args.debug or error.name is None or error.name.startswith("vervet"):
             raise
-        extras = {"matplotlib": "plot", "sounddevice": "mic", "pyarrow": "parquet", "ray": "cluster"}
+        extras = {
+            "matplotlib": "plot", "sounddevice": "mic", "pyarrow": "parquet", "ray": "cluster",
+            "huggingface_hub": "hub", "audformat": "audformat",
+        }  # fmt: skip
         extra_name = extras.get(error.name, "train")
         print(
             f"vervet {args.command}: needs {error.name}, which is not installed: pip install 'vervet[{extra_name}]'",
@@ -87,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("predict", _predict, "recognise the emotion in recordings")
     sub.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, or CSV table with a 'file' column")
-    sub.add_argument("--model", default=None, help="name, run folder or .onnx file; default: the shipped model")
+    sub.add_argument(
+        "--model",
+        default=None,
+        help="run folder, .onnx file, or OWNER/MODEL of the Hugging Face Hub; default: the shipped model",
+    )
     formats(sub, "table", "csv", "json", "jsonl")
     sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
     sub.add_argument("--hop-s", type=float, default=None, help="seconds between windows; default: the window")
@@ -171,9 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--classes", type=int, required=True)
     formats(sub, "text", "json")
 
-    sub = command("export", _export, "a run as one ONNX file that takes a waveform")
+    sub = command("export", _export, "a run as one ONNX file that takes a waveform, or as a folder to publish")
     sub.add_argument("run_folder", type=Path, metavar="RUN")
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    form = sub.add_mutually_exclusive_group(required=True)
+    form.add_argument("--out", type=Path, metavar="FILE.onnx")
+    form.add_argument("--hub", type=Path, metavar="FOLDER", help="for the Hugging Face Hub, with a card (extra 'hub')")
+    sub.add_argument("--licence", default=None, metavar="ID", help="with --hub: of the weights; default: apache-2.0")
     sub.add_argument("--int8", action="store_true", help="8-bit weights: half the time, a third of the file")
 
     sub = command("inside", _inside, "pictures of attention, positions, stem and the whole method in trained networks")
@@ -339,6 +349,15 @@ def _robustness(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from vervet.export import export
 
+    if args.hub:
+        from vervet.publish import publish
+
+        if args.int8:
+            raise ValueError("--int8 goes with --out: the card's scores are those of the whole weights")
+        print(publish(args.run_folder, args.hub, args.licence))
+        return 0
+    if args.licence:
+        raise ValueError("--licence goes with --hub")
     print(export(args.run_folder, args.out, args.int8))
     return 0
 

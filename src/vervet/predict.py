@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from vervet import audio
+from vervet import audio, hub
 
 BATCH = 16  # windows in one run of the network; bounds the memory, however long the recording
 NAN = "the model returned NaN; its weights are damaged, export it again"
@@ -56,6 +56,17 @@ class Prediction:
     label: str
     scores: dict[str, float]
     uncertain: bool = False
+
+    def ranked(self) -> list[dict[str, str | float]]:
+        """List the emotions, the most probable first, as the audio classifiers of Hugging Face do.
+
+        Returns
+        -------
+        list of dict
+            `label` and `score`, its probability in [0, 1].
+        """
+        by_score = sorted(self.scores.items(), key=lambda entry: -entry[1])
+        return [{"label": label, "score": score} for label, score in by_score]
 
     @property
     def confidence(self) -> float:
@@ -320,8 +331,8 @@ def load(model: str | Path | None = None, *, threads: int | None = None) -> Pred
     Parameters
     ----------
     model : str or pathlib.Path, optional
-        An `.onnx` file, a run folder that holds `model.onnx`, or the name of a shipped model; the shipped default where
-        not given.
+        An `.onnx` file, a folder that holds `model.onnx`, such as a run, `owner/model` or `owner/model@revision` of the
+        Hugging Face Hub, or the name of a shipped model; the shipped default where not given.
     threads : int, optional
         CPU threads of one run of the network; as many as there are cores where not given.
 
@@ -402,10 +413,12 @@ def find_model(model: str | Path | None = None) -> tuple[str, bytes]:
     shipped = SHIPPED / f"{model}.onnx"
     if path.name == str(model) and shipped.is_file():
         return str(shipped), shipped.read_bytes()
+    if isinstance(model, str) and hub.is_name(model):
+        return model, hub.fetch(model).read_bytes()
     names = sorted(entry.name.removesuffix(".onnx") for entry in SHIPPED.iterdir() if entry.name.endswith(".onnx"))
     raise ValueError(
-        f"{model}: no such model; give an .onnx file, a run folder, or a shipped model "
-        f"(this installation has {', '.join(names) or 'none: install it again'})"
+        f"{model}: no such model; give an .onnx file, a run folder, OWNER/MODEL of the Hugging Face Hub, or a shipped "
+        f"model (this installation has {', '.join(names) or 'none: install it again'})"
     )
 
 

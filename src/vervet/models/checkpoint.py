@@ -13,6 +13,8 @@ from torch import Tensor
 from vervet.config import Vit, merge
 from vervet.models.vit import VisionTransformer
 
+HUB_KEYS = ("model_type", "architectures", "id2label", "label2id")  # of a config.json; the others are those of a card
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Give `path` this content; whoever is killed in between leaves the old file."""
@@ -84,7 +86,7 @@ def save_network(folder: Path, model: VisionTransformer, card: dict[str, Any]) -
 
 
 def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
-    """Rebuild the network of a folder.
+    """Rebuild the network of a folder: a run, one of its stages, or what `vervet export --hub` wrote.
 
     Returns
     -------
@@ -96,14 +98,36 @@ def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
     ValueError
         If the folder holds no network, or one that does not fit its card.
     """
-    path = folder / "model.json"
-    if not path.exists():
+    path = next((folder / name for name in ("model.json", "config.json") if (folder / name).exists()), None)
+    if path is None:
         raise ValueError(f"{folder}: holds no model.json; is it a finished run?")
-    card = json.loads(path.read_text())
+    card = json.loads(path.read_text(encoding="utf-8"))
+    if path.name == "config.json":
+        card = _from_hub(card, path)
     model = VisionTransformer(merge(Vit(), card["vit"], str(path)), len(card["labels"]))
     tensors, _ = load(folder / "model.safetensors")
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{folder}: model.safetensors does not fit model.json: {error}") from error
+        raise ValueError(f"{folder}: model.safetensors does not fit {path.name}: {error}") from error
     return model.eval(), card
+
+
+def to_hub(card: dict[str, Any]) -> dict[str, Any]:
+    """Put a card into the form of a `config.json` on the Hugging Face Hub, where labels are numbered."""
+    labels = card["labels"]
+    return {
+        "model_type": "vervet",
+        "architectures": ["VisionTransformer"],
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    } | {key: value for key, value in card.items() if key != "labels"}
+
+
+def _from_hub(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Take the card back from a `config.json`."""
+    if config.get("model_type") != "vervet":
+        raise ValueError(f"{path}: describes a model of type {config.get('model_type')!r}, not 'vervet'")
+    numbered = config["id2label"]
+    ours = {key: value for key, value in config.items() if key not in HUB_KEYS}
+    return {"labels": [numbered[str(number)] for number in range(len(numbered))]} | ours

@@ -1,0 +1,292 @@
+"""A finished run as a folder for the Hugging Face Hub: weights, configuration, ONNX model and a card with scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from vervet.evaluation.run import evaluate
+from vervet.export import export
+from vervet.models.checkpoint import load_network, save, to_hub, write_atomically, write_json
+
+METHOD = (
+    "J.-Y. Kim, S.-H. Lee: *Accuracy Enhancement Method for Speech Emotion Recognition From Spectrogram Using Temporal "
+    "Frequency Correlation and Positional Information Learning Through Knowledge Transfer.* IEEE Access, 2024. "
+    "[doi:10.1109/ACCESS.2024.3447770](https://doi.org/10.1109/ACCESS.2024.3447770)"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a card must say of a corpus that a network learnt from."""
+
+    title: str
+    language: str  # ISO 639-1
+    speech: str
+    terms: str
+    citation: str
+
+
+SOURCES = {
+    "emodb": Source(
+        "EmoDB",
+        "de",
+        "ten German sentences, acted by ten people in a studio",
+        "in the public domain (CC0 1.0)",
+        "F. Burkhardt, A. Paeschke, M. Rolfes, W. Sendlmeier, B. Weiss: *A database of German emotional speech.* "
+        "Interspeech 2005.",
+    ),
+    "cremad": Source(
+        "CREMA-D",
+        "en",
+        "twelve English sentences, acted by 91 people in a studio",
+        "under the Open Database License (ODbL 1.0), which asks to name it",
+        "H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma: *CREMA-D: Crowd-sourced emotional "
+        "multimodal actors dataset.* IEEE Transactions on Affective Computing 5(4), 2014.",
+    ),
+}
+# Of a record, the Hub's name for it, and ours.
+MEASURES = (("uar", "recall", "UAR"), ("wa", "accuracy", "WA"), ("macro_f1", "f1", "macro F1"))
+TESTED = {
+    "paper": "altered copies of clips, of which nearly every one has another copy among those it was trained on",
+    "clip": "new clips of voices that it was trained on",
+    "sentence": "sentences that it was not trained on, spoken by voices that it was",
+    "speaker": "voices that it was not trained on",
+    "table": "the clips that the table of its corpus marks as test",
+}
+
+
+def publish(run: Path, out: Path, licence: str | None = None) -> Path:
+    """Write what a repository of the Hugging Face Hub needs; nothing is uploaded.
+
+    Parameters
+    ----------
+    run : Path
+        A finished run folder.
+    out : Path
+        The folder: `model.safetensors` and `config.json` for `vervet.models.checkpoint.load_network`, `model.onnx` for
+        `vervet.load`, `recipe.yaml` with every setting, and the model card `README.md`. It is made where it is not
+        there; files of these names are replaced.
+    licence : str, optional
+        Of the weights, as the Hub names it; apache-2.0 where not given. Of a corpus of the user's own Vervet does not
+        know the terms, so it must be given.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ValueError
+        If the run is not finished, the licence of the weights is not known, or a corpus forbids to publish them.
+    """
+    record = evaluate([run])[-1]
+    network, card = load_network(run)
+    licence = _licence(card["corpora"], licence)
+    out.mkdir(parents=True, exist_ok=True)
+    save(out / "model.safetensors", network.state_dict(), {"card": "config.json"})
+    write_json(out / "config.json", to_hub(card))
+    export(run, out / "model.onnx")
+    write_atomically(out / "recipe.yaml", (run / "recipe.yaml").read_bytes())
+    parameters = sum(tensor.numel() for tensor in network.parameters())
+    text = model_card(record, card["corpora"], parameters, licence, out.resolve().name)
+    write_atomically(out / "README.md", text.encode())
+    return out
+
+
+def _licence(corpora: Sequence[str], given: str | None) -> str:
+    if "savee" in corpora:
+        raise ValueError(
+            "SAVEE is for research only, so weights that learnt from it are not published; keep them to yourself, or "
+            "train on EmoDB or CREMA-D"
+        )
+    unknown = [corpus for corpus in corpora if corpus not in SOURCES]
+    if unknown and not given:
+        raise ValueError(
+            f"Vervet does not know the terms of corpus {', '.join(unknown)}; if they allow to publish weights, say "
+            "under which licence, such as --licence apache-2.0"
+        )
+    return given or "apache-2.0"
+
+
+def model_card(record: dict[str, Any], corpora: Sequence[str], parameters: int, licence: str, name: str) -> str:
+    """Write the card of a model.
+
+    Parameters
+    ----------
+    record : dict
+        Of its test, as `vervet.evaluation.run.evaluate` gives it.
+    corpora : sequence of str
+        That it learnt from.
+    parameters : int
+        Of the network.
+    licence : str
+        Of the weights.
+    name : str
+        Of the model, without its owner.
+
+    Returns
+    -------
+    str
+        Markdown with YAML in front. Scores of a leaky split stand in the text, and not in the YAML: what lists models
+        by their scores would show them without saying so.
+    """
+    titles = " and ".join(SOURCES[corpus].title if corpus in SOURCES else "a corpus of its own" for corpus in corpora)
+    sections = (
+        f"---\n{_metadata(record, corpora, licence, name, titles).to_yaml()}\n---\n",
+        _test(record, titles),
+        _network(record, parameters, name, titles),
+        _scores(record),
+        _limits(record, corpora),
+        _terms(record, corpora, licence),
+    )
+    return "\n".join(sections)
+
+
+def _metadata(record: dict[str, Any], corpora: Sequence[str], licence: str, name: str, titles: str) -> ModelCardData:
+    results = [
+        EvalResult(
+            "audio-classification", record["corpus"], f"{titles}, protocol {record['protocol']}", metric,
+            round(record[key], 4), task_name="Speech emotion recognition", dataset_split="test", metric_name=title,
+        )
+        for key, metric, title in MEASURES
+    ]  # fmt: skip
+    languages = [SOURCES[corpus].language for corpus in corpora if corpus in SOURCES]
+    leaky = record["leaky"]
+    return ModelCardData(
+        license=licence,
+        language=languages or None,
+        library_name="vervet",
+        pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "vision-transformer", "onnx", *["leaky-test"] * leaky],
+        metrics=[metric for _, metric, _ in MEASURES],
+        model_name=None if leaky else name,
+        eval_results=None if leaky else results,
+    )
+
+
+def _test(record: dict[str, Any], titles: str) -> str:
+    """Say what the scores are of, before anything else."""
+    network = "teacher" if record["network"] == "teacher" else "student"
+    verdict = (
+        "**The test is leaky.** Its scores say how well the network knows clips again, and next to nothing about a "
+        "voice that it has not heard. They are not to be compared with scores on unheard speakers."
+        if record["leaky"]
+        else "The test is not leaky: no version of a test clip was among those that it was trained on."
+    )
+    protocol, guessing = record["protocol"], 100 / len(record["labels"])
+    return f"""# Emotion in speech: a Vervet {network}, trained on {titles}
+
+> Tested on {record["n_test"]} items: {TESTED[protocol]} (protocol `{protocol}`, fold {record["fold"]}).
+> {verdict}
+>
+> UAR {_per_cent(record, "uar")}, WA {_per_cent(record, "wa")}. Guessing has a UAR of {guessing:.1f} %.
+"""
+
+
+def _per_cent(record: dict[str, Any], measure: str) -> str:
+    bounds = record.get(f"{measure}_interval")
+    between = f" (95 % interval over speakers: {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})" if bounds else ""
+    return f"{100 * record[measure]:.1f} %{between}"
+
+
+def _network(record: dict[str, Any], parameters: int, name: str, titles: str) -> str:
+    labels = record["labels"]
+    return f"""## What it is
+
+A vision transformer of {parameters:,} parameters. It reads the log-Mel picture of a sound and gives a probability to
+each of {len(labels)} emotions: {", ".join(labels)}.
+It was trained with Vervet on {titles}, after Kim & Lee (IEEE Access 2024), recipe `{record["recipe"]}`.
+
+## Use
+
+```sh
+pip install 'vervet[hub]'
+vervet predict talk.wav --model OWNER/{name}
+```
+
+```python
+import vervet
+
+predictor = vervet.load("OWNER/{name}")  # downloads model.onnx alone; PyTorch is not needed
+for prediction in predictor("talk.wav"):
+    print(prediction.start_s, prediction.end_s, prediction.ranked())
+```
+
+`model.safetensors` and `config.json` are the same network for PyTorch: `vervet.models.checkpoint.load_network(FOLDER)`.
+"""
+
+
+def _scores(record: dict[str, Any]) -> str:
+    labels, confusion = record["labels"], record["confusion"]
+    measures = "\n".join(f"| {title} | {_per_cent(record, key)} |" for key, _, title in MEASURES)
+    counts = "\n".join(
+        f"| {label} | {' | '.join(map(str, row))} |" for label, row in zip(labels, confusion, strict=True)
+    )
+    speakers = len(record["by_speaker"])
+    voices = (
+        f" by {speakers} speakers"
+        if speakers > 1
+        else " by one speaker, so that luck has a large part in it" * speakers
+    )
+    return f"""## Scores
+
+On {record["n_test"]} test items{voices}; one run, seed {record["seed"]}.
+UAR is the mean of the recalls of all emotions, WA the share of items that are right.
+
+| measure | value |
+|---|---|
+{measures}
+
+Rows are true emotions, columns what was recognised.
+
+| | {" | ".join(labels)} |
+|---|{"---|" * len(labels)}
+{counts}
+"""
+
+
+def _limits(record: dict[str, Any], corpora: Sequence[str]) -> str:
+    known = [SOURCES[corpus] for corpus in corpora if corpus in SOURCES]
+    heard = "".join(f"- It learnt from {source.title}: {source.speech}. Nothing else was tested.\n" for source in known)
+    return f"""## Intended use and limits
+
+For research, teaching, and tools that people run on their own voice.
+
+{heard}- Expect it to do worse on other speech: spontaneous, in other languages, of children, over the telephone, in
+  noise. Measure before you rely on it.
+- It picks one of {len(record["labels"])} emotions for whatever it hears, also for a cough, music or a mixed feeling.
+- A probability is how sure the network is, not how often it is right.
+- It hears how something was said, and cannot know what a person feels.
+
+Do not use it to judge people: not in hiring, at work, at school, in insurance, lending, policing or diagnosis, and not
+to detect lies. In the European Union, inferring emotions at work and in education is prohibited, except for medical or
+safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)).
+"""
+
+
+def _terms(record: dict[str, Any], corpora: Sequence[str], licence: str) -> str:
+    known = [SOURCES[corpus] for corpus in corpora if corpus in SOURCES]
+    terms = [f"{source.title} is {source.terms}." for source in known]
+    if len(known) < len(corpora):
+        terms.append("Whoever published it answers for the terms of the corpus that it learnt from.")
+    origin = ", ".join(
+        f"{key} `{record[key]}`" for key in ("recipe", "protocol", "fold", "seed", "split_hash", "commit")
+    )
+    return f"""## Licence, origin, citation
+
+The weights are under the licence `{licence}`. {" ".join(terms)}
+
+The run: {origin}. Every setting is in `recipe.yaml`.
+
+{_quoted([METHOD, *(source.citation for source in known)])}
+"""
+
+
+def _quoted(paragraphs: Sequence[str]) -> str:
+    return "\n>\n".join(f"> {paragraph}" for paragraph in paragraphs)
