@@ -156,8 +156,9 @@ def test_the_network_comes_back_as_it_was(folder, run):
 def test_the_folder_is_a_model_for_vervet(folder, run):
     wave = (0.3 * np.sin(2 * np.pi * 400 * np.arange(16_000) / 16_000)).astype(np.float32)
     network, card = load_network(run)
+    front_end = merge(FrontEnd(), card["front_end"], "")
     with torch.inference_mode():
-        expected = WaveformModel(merge(FrontEnd(), card["front_end"], ""), network.eval())(torch.from_numpy(wave[None]))
+        expected = WaveformModel(front_end, network, card["temperature"]).eval()(torch.from_numpy(wave[None]))
     (prediction,) = vervet.load(folder)((wave, 16_000))
     np.testing.assert_allclose(list(prediction.scores.values()), expected[0].softmax(1)[0], atol=1e-4)
 

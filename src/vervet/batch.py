@@ -13,11 +13,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vervet.corpora import AUDIO_SUFFIXES
 from vervet.emotions import canonical
@@ -25,6 +26,7 @@ from vervet.predict import Prediction, Predictor, Spread
 
 READERS = 2  # per run of the network; while one waits for its answer, another reads
 AHEAD = 64  # recordings that may be finished behind one that takes long, per run of the network
+TABLE_SUFFIXES = (".csv", ".parquet")
 WINDOWS = 8  # of one recording that may wait for the network; as many runs can work on it
 
 In = TypeVar("In")
@@ -64,15 +66,17 @@ class Answer:
 # --- what the user named -> items
 
 
-def find(paths: Iterable[str | Path]) -> Iterator[Item]:
+def find(paths: Iterable[str | Path], table: str | None = None) -> Iterator[Item]:
     """List the recordings that paths, folders, globs and tables stand for.
 
     Parameters
     ----------
     paths : iterable of str or pathlib.Path
-        A recording; a folder, searched with all its sub-folders for `AUDIO_SUFFIXES`; a glob; or a CSV table with a
-        `file` column, whose paths are relative to the table's folder, and `start` and `end` columns where it names
-        segments (audformat). Every other column is kept.
+        A recording; a folder, searched with all its sub-folders for `AUDIO_SUFFIXES`; a glob; or a table, CSV or
+        Parquet, with a `file` column, whose paths are relative to the table's folder, and `start` and `end` columns
+        where it names segments (audformat). Every other column is kept.
+    table : str, optional
+        Then each path is the folder of an audformat database, and stands for its table of this name.
 
     Yields
     ------
@@ -81,17 +85,17 @@ def find(paths: Iterable[str | Path]) -> Iterator[Item]:
     """
     for path in map(str, paths):
         try:
-            yield from _find(path)
+            yield from _find(path if table is None else _table_of(path, table))
         except (ValueError, OSError) as error:
             yield Item(Path(path), path, problem=str(error))
 
 
-def columns(paths: Iterable[str | Path]) -> list[str]:
+def columns(paths: Iterable[str | Path], table: str | None = None) -> list[str]:
     """Name the columns that the items of `find` can have, reading no more than the heads of tables.
 
     Parameters
     ----------
-    paths : iterable of str or pathlib.Path
+    paths, table
         As for `find`.
 
     Returns
@@ -101,12 +105,14 @@ def columns(paths: Iterable[str | Path]) -> list[str]:
     """
     names: dict[str, None] = {}
     for path in map(str, paths):
-        if _is_pattern(path):
-            names |= dict.fromkeys(columns(_matches(path)))
-        elif _is_table(path):
-            # a table that cannot be read has no items with columns either
-            with suppress(ValueError, OSError), _rows(path) as (header, _):
-                names |= dict.fromkeys(name for name in header if name != "file")
+        # a table that cannot be read has no items with columns either
+        with suppress(ValueError, OSError):
+            path = path if table is None else _table_of(path, table)
+            if _is_pattern(path):
+                names |= dict.fromkeys(columns(_matches(path)))
+            elif _is_table(path):
+                with _rows(path) as (header, _):
+                    names |= dict.fromkeys(name for name in header if name != "file")
     return list(names)
 
 
@@ -129,7 +135,21 @@ def _is_pattern(path: str) -> bool:
 
 
 def _is_table(path: str) -> bool:
-    return path.casefold().endswith(".csv") and os.path.isfile(path)
+    return path.casefold().endswith(TABLE_SUFFIXES) and os.path.isfile(path)
+
+
+def _table_of(database: str, table: str) -> str:
+    """Find the file of a table in the folder of an audformat database. What is pickled is never read."""
+    names = [name.removeprefix("db.") for name in os.listdir(database)] if os.path.isdir(database) else []
+    if "yaml" not in names:
+        raise ValueError(f"{database}: not the folder of an audformat database, which holds db.yaml")
+    for suffix in TABLE_SUFFIXES:
+        if f"{table}{suffix}" in names:
+            return os.path.join(database, f"db.{table}{suffix}")
+    if f"{table}.pkl" in names:
+        raise ValueError(f"{database}: its table {table} is pickled; save it with storage_format='parquet'")
+    known = sorted({name.rpartition(".")[0] for name in names if name.endswith(TABLE_SUFFIXES)})
+    raise ValueError(f"{database}: has no table {table}, only {', '.join(known) or 'its header'}")
 
 
 def _matches(pattern: str) -> list[str]:
@@ -168,15 +188,12 @@ def _below(folder: str) -> Iterator[Item]:
 def _table(table: str) -> Iterator[Item]:
     with _rows(table) as (header, rows):
         number = 1
-        try:
-            for number, row in enumerate(rows, start=2):
-                try:
-                    if row:
-                        yield _row(Path(table).parent, header, row)
-                except ValueError as error:
-                    yield Item(Path(table), table, problem=f"{table}: row {number}: {error}")
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise _no_table(table, error) from error
+        for number, row in enumerate(rows, start=2):
+            try:
+                if row:
+                    yield _row(Path(table).parent, header, row)
+            except ValueError as error:
+                yield Item(Path(table), table, problem=f"{table}: row {number}: {error}")
     if number == 1:
         raise ValueError(f"{table}: has no rows; list one recording per line under 'file'")
 
@@ -184,12 +201,8 @@ def _table(table: str) -> Iterator[Item]:
 @contextmanager
 def _rows(table: str) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
     """Open a table: its header, checked, and its rows."""
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file)
-        try:
-            header = [name.strip() for name in next(rows, [])]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise _no_table(table, error) from error
+    with closing(_lines(table)) as rows:
+        header = [name.strip() for name in next(rows, [])]
         if "file" not in header:
             raise ValueError(f"{table}: has no column 'file', only {', '.join(header) or 'nothing'}; name it in line 1")
         if len(set(header)) < len(header):
@@ -197,8 +210,35 @@ def _rows(table: str) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
         yield header, rows
 
 
-def _no_table(table: str, error: Exception) -> ValueError:
-    return ValueError(f"{table}: not a CSV table in UTF-8 ({error}); save it as one")
+def _lines(table: str) -> Generator[list[str]]:
+    """Read the header and the rows of a table as text."""
+    if table.casefold().endswith(".parquet"):
+        yield from _parquet(table)
+        return
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            yield from csv.reader(file)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table}: not a CSV table in UTF-8 ({error}); save it as one") from error
+
+
+def _parquet(table: str) -> Generator[list[str]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    def texts(column: Any) -> list[str]:
+        if pyarrow.types.is_duration(column.type):
+            nanoseconds = column.cast(pyarrow.duration("ns")).cast("int64").to_pylist()
+            return ["" if ns is None else format(Decimal(ns) / 10**9, "f") for ns in nanoseconds]
+        return ["" if value is None or value != value else str(value) for value in column.to_pylist()]
+
+    try:
+        with parquet.ParquetFile(table) as file:
+            yield file.schema_arrow.names
+            for rows in file.iter_batches():
+                yield from map(list, zip(*map(texts, rows.columns), strict=True))
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{table}: not a Parquet table ({error}); write it again") from error
 
 
 def _row(folder: Path, header: list[str], row: list[str]) -> Item:

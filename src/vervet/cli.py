@@ -89,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--format", choices=names, default=names[0], help=f"default: {names[0]}")
 
     sub = command("predict", _predict, "recognise the emotion in recordings")
-    sub.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, or CSV table with a 'file' column")
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, or table with a 'file' column")
+    sub.add_argument("--table", default=None, metavar="NAME", help="PATH is an audformat database: this table of it")
     sub.add_argument(
         "--model",
         default=None,
@@ -99,7 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
     sub.add_argument("--hop-s", type=float, default=None, help="seconds between windows; default: the window")
     sub.add_argument(
-        "--out", type=Path, default=None, metavar="NAME", help=".csv, .jsonl or .parquet; continues what it holds"
+        "--out",
+        type=Path,
+        default=None,
+        metavar="NAME",
+        help=".csv, .jsonl, .parquet or .audformat; continues what it holds",
     )
     sub.add_argument("--retry", action="store_true", help="with --out: again what had no answer in earlier runs")
     sub.add_argument("--jobs", type=int, default=None, metavar="N", help="windows at a time; default: one per core")
@@ -390,8 +395,10 @@ def _predict(args: argparse.Namespace) -> int:
             kept.append(answer)
         return answer
 
-    with closing(_answers(args, predictor, batch.find(args.paths))) as answers:
-        for line in output.FORMATS[args.format](map(keep, answers), predictor.labels, batch.columns(args.paths)):
+    with closing(_answers(args, predictor, batch.find(args.paths, args.table))) as answers:
+        for line in output.FORMATS[args.format](
+            map(keep, answers), predictor.labels, batch.columns(args.paths, args.table)
+        ):
             tqdm.write(printable(line, sys.stdout.encoding))  # a progress bar makes way for it
             sys.stdout.flush()
     if picture and any(answer.predictions for answer in kept):
@@ -405,9 +412,9 @@ def _predict_into(args: argparse.Namespace) -> int:
     if args.format != "table" or args.picture:
         raise ValueError("--out takes its form from its name and draws nothing: leave out --format and --picture")
     predictor = predict.load(args.model, threads=1)
-    columns = batch.columns(args.paths)
+    columns = batch.columns(args.paths, args.table)
     with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry) as out:
-        lacking = filter(out.lacks, batch.find(args.paths))
+        lacking = filter(out.lacks, batch.find(args.paths, args.table))
         with closing(_answers(args, predictor, lacking, out.there)) as answers:
             for answer in answers:
                 out.add(answer)
@@ -436,7 +443,7 @@ def _answers(
     else:
         jobs = cores() if args.jobs is None else args.jobs
         answers = batch.predict_many(predictor, items, jobs=jobs, **windowing)
-    total = sum(1 for _ in batch.find(args.paths)) if sys.stderr.isatty() else 0
+    total = sum(1 for _ in batch.find(args.paths, args.table)) if sys.stderr.isatty() else 0
     bar = tqdm(total=total, initial=there, unit="file", leave=False, disable=total < 2)
     with closing(answers), bar:
         for answer in answers:

@@ -45,6 +45,25 @@ def to_csv(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence[s
         yield csv_line(row(item, prediction, columns))
 
 
+def to_audformat(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
+    """Write answers as a table of audformat with a segmented index, in CSV.
+
+    Parameters
+    ----------
+    answers, labels, columns
+        As for `to_csv`.
+
+    Yields
+    ------
+    str
+        As from `to_csv`, but that `start` and `end` stand for `start_s` and `end_s`.
+    """
+    yield csv_line(audformat_header(labels, columns))
+    for item, prediction in _pairs(answers):
+        file, start_s, end_s, *values = row(item, prediction, columns)
+        yield csv_line([file, _timedelta(start_s), _timedelta(end_s), *values])
+
+
 def to_jsonl(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
     """Write answers as JSON Lines, one object per window.
 
@@ -131,6 +150,11 @@ def header(labels: Sequence[str], columns: Sequence[str]) -> list[str]:
     return _beside([*OURS, *labels], columns)
 
 
+def audformat_header(labels: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Name the columns of `to_audformat`: three of its index, then those of its table."""
+    return _beside(["file", "start", "end", *OURS[3:], *labels], columns)
+
+
 def row(item: Item, prediction: Prediction, columns: Sequence[str]) -> list[Any]:
     """Flatten one prediction into the values of a row: str, float and bool."""
     return [
@@ -196,6 +220,14 @@ def _beside(own: Iterable[str], columns: Iterable[str]) -> list[str]:
             name = f"table_{name}"
         names.append(name)
     return names
+
+
+def _timedelta(seconds: float) -> str:
+    """Write a time as pandas does: 0 days 00:01:02.500000."""
+    minutes, rest = divmod(round(seconds * 1_000_000), 60_000_000)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours:02}:{minutes:02}:{rest / 1_000_000:09.6f}"
 
 
 def _shortened(text: str, width: int) -> str:

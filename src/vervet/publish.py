@@ -229,11 +229,8 @@ def _scores(record: dict[str, Any]) -> str:
         f"| {label} | {' | '.join(map(str, row))} |" for label, row in zip(labels, confusion, strict=True)
     )
     speakers = len(record["by_speaker"])
-    voices = (
-        f" by {speakers} speakers"
-        if speakers > 1
-        else " by one speaker, so that luck has a large part in it" * speakers
-    )
+    few = {0: "", 1: " by one speaker, so that luck has a large part in it"}
+    voices = few.get(speakers, f" by {speakers} speakers")
     return f"""## Scores
 
 On {record["n_test"]} test items{voices}; one run, seed {record["seed"]}.
@@ -243,12 +240,27 @@ UAR is the mean of the recalls of all emotions, WA the share of items that are r
 |---|---|
 {measures}
 
+{_confidence(record)}
+
 Rows are true emotions, columns what was recognised.
 
 | | {" | ".join(labels)} |
 |---|{"---|" * len(labels)}
 {counts}
 """
+
+
+def _confidence(record: dict[str, Any]) -> str:
+    """Say what its probabilities are worth."""
+    found = record.get("calibration")
+    if not found:
+        return "Its probabilities are not calibrated: they say how sure it is, not how often it is right."
+    right = "" if found["wa_answered"] is None else f", of which {100 * found['wa_answered']:.1f} % are right"
+    return (
+        f"Its probabilities were calibrated on validation clips; on the test items their calibration error is "
+        f"{found['ece']:.3f}. Answers less sure than {found['uncertain_below']:.2f} are marked as uncertain, which "
+        f"leaves {100 * found['answered']:.1f} % of the test items{right}."
+    )
 
 
 def _limits(record: dict[str, Any], corpora: Sequence[str]) -> str:
@@ -261,7 +273,7 @@ For research, teaching, and tools that people run on their own voice.
 {heard}- Expect it to do worse on other speech: spontaneous, in other languages, of children, over the telephone, in
   noise. Measure before you rely on it.
 - It picks one of {len(record["labels"])} emotions for whatever it hears, also for a cough, music or a mixed feeling.
-- A probability is how sure the network is, not how often it is right.
+- On other speech its probabilities may be further from how often it is right than on the test items.
 - It hears how something was said, and cannot know what a person feels.
 
 Do not use it to judge people: not in hiring, at work, at school, in insurance, lending, policing or diagnosis, and not

@@ -36,10 +36,11 @@ from typing import Any, BinaryIO
 
 from vervet import __version__
 from vervet.batch import Answer, Item
-from vervet.output import csv_line, header, row, to_csv, to_jsonl
+from vervet.output import audformat_header, csv_line, header, row, to_audformat, to_csv, to_jsonl
 from vervet.predict import Predictor
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".jsonl", ".parquet", ".audformat")
+NEEDS = {".parquet": "pyarrow", ".audformat": "audformat"}
 SAME = ("model", "window_s", "hop_s", "columns")  # what a run shares with the one that it continues
 
 
@@ -57,7 +58,8 @@ def opened(
     Parameters
     ----------
     path : pathlib.Path
-        Ends in .csv, .jsonl or .parquet; the last is a folder of part files. The folder it is in is made.
+        Ends in .csv, .jsonl, .parquet or .audformat. The last two are folders: of part files, and a database whose one
+        table is `predictions`. The folder it is in is made.
     predictor : Predictor
         The model that answers.
     window_s, hop_s : float, optional
@@ -81,8 +83,8 @@ def opened(
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: the name of an output ends in {', '.join(SUFFIXES)}")
-    if path.suffix == ".parquet":
-        importlib.import_module("pyarrow")  # where it is missing, that should be known before a file is made
+    if path.suffix in NEEDS:
+        importlib.import_module(NEEDS[path.suffix])  # where it is missing, that should be known before a file is made
     run: dict[str, Any] = {"vervet": __version__, "model": predictor.digest[:16]}
     run["window_s"], run["hop_s"] = predictor.windowing(window_s, hop_s)
     run["columns"] = header(predictor.labels, columns)
@@ -98,8 +100,9 @@ def opened(
         if path.suffix == ".parquet":
             output = _Parts(path, journal.end, predictor.labels, columns, run)
         else:
-            lines = to_csv if path.suffix == ".csv" else to_jsonl
-            output = _Text(path, journal.end, partial(lines, labels=predictor.labels, columns=columns))
+            lines = {".csv": to_csv, ".jsonl": to_jsonl, ".audformat": to_audformat}[path.suffix]
+            text = _database(path, predictor.labels, columns) if path.suffix == ".audformat" else path
+            output = _Text(text, journal.end, partial(lines, labels=predictor.labels, columns=columns))
         with closing(output):
             store = Store(journal, output)
             try:
@@ -273,6 +276,14 @@ class _Parts:
         return self._end
 
     def close(self) -> None: ...
+
+
+def _database(folder: Path, labels: Sequence[str], columns: Sequence[str]) -> Path:
+    """Begin a database of audformat; its header is complete before its table has a row."""
+    from vervet.audformat import TABLE, write_header
+
+    write_header(folder, labels, audformat_header(labels, columns)[3:])
+    return folder / f"db.{TABLE}.csv"
 
 
 def _check(path: Path, begun: dict[str, Any] | None, run: dict[str, Any]) -> None:

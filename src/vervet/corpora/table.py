@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from vervet.corpora import Fault, Utterance
 from vervet.emotions import canonical
 
 REQUIRED = ("file", "emotion")
-OPTIONAL = ("speaker", "sentence", "sex", "split")
+OPTIONAL = ("speaker", "sentence", "sex", "split", "start", "end")
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -28,8 +29,9 @@ SEXES = {"female": "female", "f": "female", "male": "male", "m": "male"}
 def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
     """Name the clips of the CSV file `root`, whose paths are relative to its folder, by their full paths.
 
-    Each row at fault is a fault: an unknown emotion, split or sex, a file that does not exist, or one that an earlier
-    row names. The message tells the row's line in the CSV file.
+    Each row at fault is a fault: an unknown emotion, split or sex, a file that does not exist or that an earlier row
+    names, or only a part of one, by the `start` and `end` of audformat. The message tells the row's line in the CSV
+    file.
 
     Raises
     ------
@@ -42,6 +44,12 @@ def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
         path = root.parent / row["file"]
         if not row["file"] or not path.is_file():
             yield Fault("missing", str(path), f"{where}: no such file; paths are relative to the table's folder")
+            continue
+        if _is_part(row):
+            message = (
+                f"{where}: a part of the file, {row['start'] or 0} to {row['end'] or 'its end'}, and parts are not "
+            )
+            yield Fault("part", str(path), f"{message}read; write it to a file of its own")
             continue
         clip = str(path.resolve())
         if clip in lines:
@@ -95,6 +103,11 @@ def known(value: str, names: Mapping[str, str], column: str) -> str:
         return names[value.casefold()]
     except KeyError:
         raise ValueError(f"unknown {column} {value!r}; known are {', '.join(names)}") from None
+
+
+def _is_part(row: dict[str, str]) -> bool:
+    """Tell a part from a whole file, which starts at 0 and has no end, however a table writes that."""
+    return bool(re.search("[1-9]", row["start"])) or row["end"] not in ("", "NaT")
 
 
 def _utterance(row: dict[str, str], path: Path) -> Utterance:

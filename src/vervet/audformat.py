@@ -1,0 +1,105 @@
+"""Predictions for tables of audformat, and databases of predictions in it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import audformat
+import pandas as pd
+
+from vervet.batch import Item, predict_many
+from vervet.machine import cores
+from vervet.output import header, row
+from vervet.predict import Predictor, load
+
+TABLE = "predictions"  # of a database that holds nothing else
+
+
+def predict(
+    table: pd.Index | pd.Series | pd.DataFrame,
+    model: str | Path | Predictor | None = None,
+    *,
+    root: str | Path = ".",
+    window_s: float | None = None,
+    hop_s: float | None = None,
+    jobs: int | None = None,
+) -> pd.DataFrame:
+    """Predict the emotion in the files or segments of a table.
+
+    Parameters
+    ----------
+    table : pandas.Index, Series or DataFrame
+        With a filewise or segmented index of audformat, such as `db["emotion"].get()`.
+    model : str, pathlib.Path or Predictor, optional
+        As for `vervet.load`, or what that has returned; the shipped model where not given.
+    root : str or pathlib.Path, optional
+        The folder that its files are relative to, such as `db.root`; the current one where not given.
+    window_s, hop_s : float, optional
+        As for `Predictor.__call__`.
+    jobs : int, optional
+        Windows at a time; as many as there are cores where not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per window, so several of a segment that is longer than the model's window, in the order of the table,
+        with a segmented index. Columns: label, confidence and the probability of each emotion in [0, 1], uncertain, and
+        then those of the table, one that has the name of an emotion or of ours as `table_` and its name.
+
+    Raises
+    ------
+    ValueError
+        If any file or segment has no answer; the message names it. A silent part of one is left out, with a warning.
+    """
+    known = (
+        table.to_frame(index=False).iloc[:, :0].set_axis(table) if isinstance(table, pd.Index) else pd.DataFrame(table)
+    )
+    predictor = model if isinstance(model, Predictor) else load(model, threads=1)
+    items = [
+        Item(Path(root) / file, file, start.total_seconds(), None if pd.isna(end) else end.total_seconds())
+        for file, start, end in audformat.utils.to_segmented_index(known.index)
+    ]
+    rows: list[list[Any]] = []
+    places: list[int] = []  # in the table, of each row
+    with closing(predict_many(predictor, items, jobs=jobs or cores(), window_s=window_s, hop_s=hop_s)) as answers:
+        for place, answer in enumerate(answers):
+            if answer.problem and not answer.predictions:
+                raise ValueError(answer.problem)
+            if answer.problem:
+                warnings.warn(answer.problem, stacklevel=2)
+            rows += [row(answer.item, prediction, ()) for prediction in answer.predictions]
+            places += [place] * len(answer.predictions)
+    file, start_s, end_s, *names = header(predictor.labels, [str(name) for name in known.columns])
+    found = pd.DataFrame(rows, columns=[file, start_s, end_s, *names[: len(names) - known.shape[1]]])
+    times = [pd.to_timedelta(found.pop(name), unit="s") for name in (start_s, end_s)]
+    index = audformat.segmented_index(found.pop(file), *times)
+    beside = known.iloc[places].set_axis(names[found.shape[1] :], axis=1)
+    return pd.concat([found.set_axis(index), beside.set_axis(index)], axis=1)
+
+
+def write_header(folder: Path, labels: Sequence[str], columns: Sequence[str]) -> None:
+    """Write the header of a database of predictions, `db.yaml`; its one table is `db.predictions.csv`.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the database; it is made where it is not there.
+    labels : sequence of str
+        The model's.
+    columns : sequence of str
+        Of the table behind its index, as `vervet.output.to_audformat` names them.
+    """
+    db = audformat.Database(TABLE, usage=audformat.define.Usage.OTHER, description="Emotions that Vervet recognised.")
+    db.schemes["emotion"] = audformat.Scheme(labels=list(labels))
+    db.schemes["probability"] = audformat.Scheme(audformat.define.DataType.FLOAT, minimum=0, maximum=1)
+    db.schemes["uncertain"] = audformat.Scheme(audformat.define.DataType.BOOL)
+    db.schemes["text"] = audformat.Scheme(audformat.define.DataType.STRING)
+    schemes = {"label": "emotion", "uncertain": "uncertain"} | dict.fromkeys(("confidence", *labels), "probability")
+    table = db[TABLE] = audformat.Table(audformat.segmented_index())
+    for name in columns:
+        table[name] = audformat.Column(scheme_id=schemes.get(name, "text"))
+    db.save(str(folder), header_only=True)
