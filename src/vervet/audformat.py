@@ -13,7 +13,7 @@ import pandas as pd
 
 from vervet.batch import Item, predict_many
 from vervet.machine import cores
-from vervet.output import header, row
+from vervet.output import audformat_header, row
 from vervet.predict import Predictor, load
 
 TABLE = "predictions"  # of a database that holds nothing else
@@ -47,17 +47,15 @@ def predict(
     -------
     pandas.DataFrame
         One row per window, so several of a segment that is longer than the model's window, in the order of the table,
-        with a segmented index. Columns: label, confidence and the probability of each emotion in [0, 1], uncertain, and
-        then those of the table, one that has the name of an emotion or of ours as `table_` and its name.
+        with a segmented index. Columns: label, confidence in [0, 1], uncertain, the probability of each emotion in [0, 1],
+        and those of the table, one that has a name of ours as `table_` and its name.
 
     Raises
     ------
     ValueError
         If any file or segment has no answer; the message names it. A silent part of one is left out, with a warning.
     """
-    known = (
-        table.to_frame(index=False).iloc[:, :0].set_axis(table) if isinstance(table, pd.Index) else pd.DataFrame(table)
-    )
+    known = pd.DataFrame(index=table) if isinstance(table, pd.Index) else pd.DataFrame(table)
     predictor = model if isinstance(model, Predictor) else load(model, threads=1)
     items = [
         Item(Path(root) / file, file, start.total_seconds(), None if pd.isna(end) else end.total_seconds())
@@ -67,18 +65,23 @@ def predict(
     places: list[int] = []  # in the table, of each row
     with closing(predict_many(predictor, items, jobs=jobs or cores(), window_s=window_s, hop_s=hop_s)) as answers:
         for place, answer in enumerate(answers):
-            if answer.problem and not answer.predictions:
+            if not answer.predictions:
                 raise ValueError(answer.problem)
             if answer.problem:
                 warnings.warn(answer.problem, stacklevel=2)
             rows += [row(answer.item, prediction, ()) for prediction in answer.predictions]
             places += [place] * len(answer.predictions)
-    file, start_s, end_s, *names = header(predictor.labels, [str(name) for name in known.columns])
-    found = pd.DataFrame(rows, columns=[file, start_s, end_s, *names[: len(names) - known.shape[1]]])
-    times = [pd.to_timedelta(found.pop(name), unit="s") for name in (start_s, end_s)]
-    index = audformat.segmented_index(found.pop(file), *times)
-    beside = known.iloc[places].set_axis(names[found.shape[1] :], axis=1)
-    return pd.concat([found.set_axis(index), beside.set_axis(index)], axis=1)
+    return _frame(rows, known.iloc[places], predictor.labels)
+
+
+def _frame(rows: list[list[Any]], known: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """Put rows of answers, from `vervet.output.row`, beside what was known of them."""
+    names = audformat_header(labels, [str(name) for name in known.columns])[3:]
+    own = len(names) - known.shape[1]
+    starts, ends = (pd.to_timedelta([values[at] for values in rows], unit="s") for at in (1, 2))
+    index = audformat.segmented_index([values[0] for values in rows], starts, ends)
+    found = pd.DataFrame([values[3:] for values in rows], index, names[:own])
+    return pd.concat([found, known.set_axis(names[own:], axis=1).set_axis(index)], axis=1)
 
 
 def write_header(folder: Path, labels: Sequence[str], columns: Sequence[str]) -> None:
