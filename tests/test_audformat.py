@@ -113,6 +113,7 @@ def test_a_database_comes_out_of_a_database(database, model, tmp_path):
     pd.testing.assert_index_equal(table.index, expected)
     assert list(table["label"]) == ["anger", "fear", "neutral"]
     assert list(db["predictions"]["label"].scheme.labels) == LABELS
+    assert db.source == f"vervet {vervet.__version__}, model {vervet.load(model).digest[:16]}"
     assert list(table["emotion"]) == ["angry", "neutral", "neutral"]
     np.testing.assert_allclose(table["confidence"], table[LABELS].max(axis=1))
     np.testing.assert_allclose(table[LABELS].sum(axis=1), 1)

@@ -178,6 +178,7 @@ def test_the_card_says_what_was_measured(folder, run):
     assert first[1].startswith("> The test is not leaky")
     for label, row in zip(record["labels"], record["confusion"], strict=True):
         assert f"| {label} | {' | '.join(map(str, row))} |" in card.text
+    assert f"their calibration error is {record['calibration']['ece']:.3f}" in card.text
     assert f"{sum(tensor.numel() for tensor in load_network(run)[0].parameters()):,} parameters" in card.text
 
 

@@ -47,8 +47,8 @@ def predict(
     -------
     pandas.DataFrame
         One row per window, so several of a segment that is longer than the model's window, in the order of the table,
-        with a segmented index. Columns: label, confidence in [0, 1], uncertain, the probability of each emotion in [0, 1],
-        and those of the table, one that has a name of ours as `table_` and its name.
+        with a segmented index. Columns: label, confidence in [0, 1], uncertain, the probability of each emotion in
+        [0, 1], and those of the table, one that has a name of ours as `table_` and its name.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def _frame(rows: list[list[Any]], known: pd.DataFrame, labels: Sequence[str]) ->
     return pd.concat([found, known.set_axis(names[own:], axis=1).set_axis(index)], axis=1)
 
 
-def write_header(folder: Path, labels: Sequence[str], columns: Sequence[str]) -> None:
+def write_header(folder: Path, labels: Sequence[str], columns: Sequence[str], source: str) -> None:
     """Write the header of a database of predictions, `db.yaml`; its one table is `db.predictions.csv`.
 
     Parameters
@@ -95,8 +95,10 @@ def write_header(folder: Path, labels: Sequence[str], columns: Sequence[str]) ->
         The model's.
     columns : sequence of str
         Of the table behind its index, as `vervet.output.to_audformat` names them.
+    source : str
+        What answered.
     """
-    db = audformat.Database(TABLE, usage=audformat.define.Usage.OTHER, description="Emotions that Vervet recognised.")
+    db = audformat.Database(TABLE, source, audformat.define.Usage.OTHER, description="Emotions in speech, recognised.")
     db.schemes["emotion"] = audformat.Scheme(labels=list(labels))
     db.schemes["probability"] = audformat.Scheme(audformat.define.DataType.FLOAT, minimum=0, maximum=1)
     db.schemes["uncertain"] = audformat.Scheme(audformat.define.DataType.BOOL)

@@ -136,7 +136,7 @@ def model_card(record: dict[str, Any], corpora: Sequence[str], parameters: int, 
         Markdown with YAML in front. Scores of a leaky split stand in the text, and not in the YAML: what lists models
         by their scores would show them without saying so.
     """
-    titles = " and ".join(SOURCES[corpus].title if corpus in SOURCES else "a corpus of its own" for corpus in corpora)
+    titles = " and ".join(SOURCES[corpus].title if corpus in SOURCES else "a table of recordings" for corpus in corpora)
     sections = (
         f"---\n{_metadata(record, corpora, licence, name, titles).to_yaml()}\n---\n",
         _test(record, titles),
@@ -256,11 +256,14 @@ def _confidence(record: dict[str, Any]) -> str:
     if not found:
         return "Its probabilities are not calibrated: they say how sure it is, not how often it is right."
     right = "" if found["wa_answered"] is None else f", of which {100 * found['wa_answered']:.1f} % are right"
-    return (
-        f"Its probabilities were calibrated on validation clips; on the test items their calibration error is "
-        f"{found['ece']:.3f}. Answers less sure than {found['uncertain_below']:.2f} are marked as uncertain, which "
-        f"leaves {100 * found['answered']:.1f} % of the test items{right}."
+    uncertain = (
+        f"Answers less sure than {found['uncertain_below']:.2f} are marked as uncertain. That leaves "
+        f"{100 * found['answered']:.1f} % of the test items{right}."
+        if found["uncertain_below"]
+        else "No answer is marked as uncertain: on the validation clips, that would have cost more than it saves."
     )
+    error = f"on the test items their calibration error is {found['ece']:.3f}"
+    return f"Its probabilities were calibrated on validation clips; {error}. {uncertain}"
 
 
 def _limits(record: dict[str, Any], corpora: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ def opened(
             output = _Parts(path, journal.end, predictor.labels, columns, run)
         else:
             lines = {".csv": to_csv, ".jsonl": to_jsonl, ".audformat": to_audformat}[path.suffix]
-            text = _database(path, predictor.labels, columns) if path.suffix == ".audformat" else path
+            text = _database(path, predictor, columns) if path.suffix == ".audformat" else path
             output = _Text(text, journal.end, partial(lines, labels=predictor.labels, columns=columns))
         with closing(output):
             store = Store(journal, output)
@@ -278,11 +278,12 @@ class _Parts:
     def close(self) -> None: ...
 
 
-def _database(folder: Path, labels: Sequence[str], columns: Sequence[str]) -> Path:
+def _database(folder: Path, predictor: Predictor, columns: Sequence[str]) -> Path:
     """Begin a database of audformat; its header is complete before its table has a row."""
     from vervet.audformat import TABLE, write_header
 
-    write_header(folder, labels, audformat_header(labels, columns)[3:])
+    source = f"vervet {__version__}, model {predictor.digest[:16]}"
+    write_header(folder, predictor.labels, audformat_header(predictor.labels, columns)[3:], source)
     return folder / f"db.{TABLE}.csv"
 
 
