@@ -252,6 +252,14 @@ def test_a_hub_out_of_reach_is_said(endpoint, tmp_path):
     assert endpoint.asked == []
 
 
+def test_a_path_that_is_misspelt_is_nobody_elses_business(endpoint, tmp_path, monkeypatch):
+    (tmp_path / "owner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (found,) = load_in_a_process(tmp_path, endpoint.server_port, "owner/tones")
+    assert found.startswith("owner/tones: no such model; give an .onnx file, a run folder, OWNER/MODEL")
+    assert endpoint.asked == []
+
+
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"owner/model: no such file or folder; .*pip install 'vervet\[hub\]'"):

@@ -413,7 +413,8 @@ def find_model(model: str | Path | None = None) -> tuple[str, bytes]:
     shipped = SHIPPED / f"{model}.onnx"
     if path.name == str(model) and shipped.is_file():
         return str(shipped), shipped.read_bytes()
-    if isinstance(model, str) and hub.is_name(model):
+    # where the owner is the name of a folder here, it is a path that was misspelt: nobody else should hear of it
+    if isinstance(model, str) and hub.is_name(model) and not path.parent.is_dir():
         return model, hub.fetch(model).read_bytes()
     names = sorted(entry.name.removesuffix(".onnx") for entry in SHIPPED.iterdir() if entry.name.endswith(".onnx"))
     raise ValueError(
