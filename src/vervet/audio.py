@@ -50,6 +50,10 @@ class Window:
     waveform: np.ndarray  # (samples,) float32 in [-1, 1]
 
 
+class NotAudio(ValueError):
+    """Bytes that no decoder takes for a recording; whatever else is wrong with a recording is a plain `ValueError`."""
+
+
 def read(source: Sound) -> tuple[np.ndarray, int]:
     """Read a whole recording, its channels mixed down to their mean.
 
@@ -77,6 +81,28 @@ def read(source: Sound) -> tuple[np.ndarray, int]:
     with _opened(source) as recording:
         blocks = list(recording.decode(0, recording.frames))
         return np.concatenate(blocks), recording.sampling_rate
+
+
+def length_s(source: Sound) -> float:
+    """Tell how long a recording is, from its header alone.
+
+    Parameters
+    ----------
+    source : path, bytes, binary file, or (waveform, sampling_rate)
+        As for `read`.
+
+    Returns
+    -------
+    float
+        In seconds; no more than this is ever decoded.
+
+    Raises
+    ------
+    ValueError
+        As for `read`, but for what only decoding brings to light.
+    """
+    with _opened(source) as recording:
+        return recording.duration_s
 
 
 def windows(
@@ -452,8 +478,8 @@ def _sniff(stream: BinaryIO, name: str) -> None:
         raise _no_audio(name, "it begins like no known format")
 
 
-def _no_audio(name: str, why: str) -> ValueError:
-    return ValueError(f"{name}: not audio that can be decoded ({why.rstrip('.')}); convert it to WAV, FLAC, Ogg or MP3")
+def _no_audio(name: str, why: str) -> NotAudio:
+    return NotAudio(f"{name}: not audio that can be decoded ({why.rstrip('.')}); convert it to WAV, FLAC, Ogg or MP3")
 
 
 def _frames(sound: soundfile.SoundFile) -> int:

@@ -173,8 +173,8 @@ class Predictor:
         windows = audio.windows(source, self.sampling_rate, window_s, hop_s, start_s, end_s)
         sounding = _sounding(windows, silent)
         batches = iter(lambda: list(islice(sounding, batch)), [])
-        heard = list(chain.from_iterable(spread(partial(self._judge, file), batches)))
-        return heard, _silence(audio.name_of(source), silent) if silent else ""
+        heard = list(chain.from_iterable(spread(partial(self.judge, file), batches)))
+        return heard, silence(audio.name_of(source), silent) if silent else ""
 
     def embed(self, source: audio.Sound) -> np.ndarray:
         """Give the feature of one recording, that which the network's last layer reads.
@@ -204,11 +204,11 @@ class Predictor:
             heard_s += duration_s
         name = audio.name_of(source)
         if not heard_s:
-            raise ValueError(_silence(name, silent))
+            raise ValueError(silence(name, silent))
         if not np.isfinite(total).all():
             raise ValueError(f"{name}: {NAN}")
         if silent:
-            warnings.warn(_silence(name, silent), stacklevel=2)
+            warnings.warn(silence(name, silent), stacklevel=2)
         return (total / heard_s).astype(np.float32)
 
     @property
@@ -219,7 +219,26 @@ class Predictor:
             raise ValueError("this model has no output embedding; export it again")
         return shapes["embedding"][1]
 
-    def _judge(self, file: str, windows: list[audio.Window]) -> list[Prediction]:
+    def judge(self, file: str, windows: Sequence[audio.Window]) -> list[Prediction]:
+        """Predict the emotion in windows that have been cut already, in one run of the network.
+
+        Parameters
+        ----------
+        file : str
+            The name that the predictions bear.
+        windows : sequence of vervet.audio.Window
+            None of them silent; the shorter ones cost as much as the longest.
+
+        Returns
+        -------
+        list of Prediction
+            One for each window, in their order.
+
+        Raises
+        ------
+        ValueError
+            If the network returns NaN.
+        """
         try:
             rows = self.probabilities([window.waveform for window in windows])
         except ValueError as error:
@@ -457,8 +476,21 @@ def _sounding(windows: Iterable[audio.Window], silent: list[tuple[float, float]]
             yield window
 
 
-def _silence(name: str, silent: Iterable[tuple[float, float]]) -> str:
-    """Name the silent stretches of a recording, neighbours joined."""
+def silence(name: str, silent: Iterable[tuple[float, float]]) -> str:
+    """Name the silent stretches of a recording, neighbours joined.
+
+    Parameters
+    ----------
+    name : str
+        Of the recording.
+    silent : iterable of (start_s, end_s)
+        Its silent windows, in seconds and in order of time; at least one.
+
+    Returns
+    -------
+    str
+        What is silent, and what to do.
+    """
     spans: list[tuple[float, float]] = []
     for start_s, end_s in silent:
         if spans and start_s <= spans[-1][1] + 1e-6:
