@@ -12,7 +12,7 @@ NO_TORCH = ("audio", "corpora", "emotions", "predict", "batch", "output", "store
             "serve.static",
             "evaluation.metrics", "evaluation.protocols", "evaluation.leakage", "evaluation.report", "evaluation.run",
             "evaluation.figures", "evaluation.ablation", "bench.run", "bench.contenders", "bench.worker",
-            "embedding", "hub", "machine")  # fmt: skip
+            "embedding", "hub", "machine", "serve.server")  # fmt: skip
 # Each room, and the rooms whose code it may use.
 MAY_USE = {
     "config": set(),

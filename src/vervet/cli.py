@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "matplotlib": "plot", "sounddevice": "mic", "pyarrow": "parquet", "ray": "cluster",
             "huggingface_hub": "hub", "audformat": "audformat",
         }  # fmt: skip
+        extras |= dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"), "serve")
         extra_name = extras.get(error.name, "train")
         print(
             f"vervet {args.command}: needs {error.name}, which is not installed: pip install 'vervet[{extra_name}]'",
@@ -130,6 +131,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--gate-db", type=float, default=9.0, help="speech above the noise floor by this; default: 9")
     sub.add_argument("--no-gate", dest="gate_db", action="store_const", const=None, help="take all sound for speech")
+
+    sub = command("serve", _serve, "answer over HTTP and WebSocket, until Ctrl-C or SIGTERM (extra 'serve')")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, this machine alone")
+    sub.add_argument("--port", type=int, default=8000, help="0: any that is free; default: 8000")
+    sub.add_argument("--model", default=None, help="as for predict; default: the shipped model")
+    sub.add_argument("--jobs", type=int, default=None, metavar="N", help="windows at a time; default: one per core")
+    sub.add_argument("--max-bytes", type=int, default=None, help="of one body; default: 64000000")
+    sub.add_argument("--max-duration-s", type=float, default=None, help="of one recording; default: 600")
+    sub.add_argument("--max-waiting", type=int, default=None, help="requests at a time; default: 256")
+    sub.add_argument("--max-streams", type=int, default=None, help="WebSockets at a time; default: 64")
+    sub.add_argument(
+        "--timeout-s", type=float, default=None, help="for a body to arrive, and again for its answer; default: 60"
+    )
+    sub.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="pages of this server may ask; *: all may"
+    )
+    sub.add_argument("--root-path", default="", metavar="PATH", help="where a proxy has put the server")
+    sub.add_argument(
+        "--grace-s", type=float, default=0.0, help="after SIGTERM, /readyz says 503 for this long first; default: 0"
+    )
 
     sub = command(
         "train", _train, "train by the three stages of a recipe; --key=value overrides a setting", settings=True
@@ -467,4 +488,24 @@ def _listen(args: argparse.Namespace) -> int:
     listener = stream.Stream(predictor, rate, **{name: getattr(args, name) for name in names})
     with suppress(KeyboardInterrupt):  # how one stops listening
         stream.show(listener.listen(chunks), args.format, sys.stdout)
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from vervet import predict
+    from vervet.machine import cores
+    from vervet.serve.limits import limits_of
+    from vervet.serve.server import serve
+
+    names = ("max_bytes", "max_duration_s", "max_waiting", "max_streams", "timeout_s")
+    serve(
+        predict.load(args.model, threads=1),
+        args.host,
+        args.port,
+        jobs=cores() if args.jobs is None else args.jobs,
+        limits=limits_of({name: getattr(args, name) for name in names}),
+        origins=args.allow_origin,
+        root_path=args.root_path,
+        grace_s=args.grace_s,
+    )
     return 0

@@ -1,0 +1,231 @@
+"""The application: what is asked under which address, and how it is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRouter
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Scope
+
+from vervet import __version__
+from vervet.predict import Predictor
+from vervet.serve import schema
+from vervet.serve.body import received
+from vervet.serve.limits import Refused
+from vervet.serve.metrics import GONE, Observed
+from vervet.serve.recording import Upload
+from vervet.serve.schema import faults, responses
+from vervet.serve.service import Service
+from vervet.serve.streams import converse, is_welcome
+
+PAGE = Path(__file__).parent / "page"
+ABOUT = """\
+Emotion in speech. Recordings are WAV, FLAC, Ogg or MP3. Errors are `{"error": {"code", "message"}}`.
+
+Live audio goes to the WebSocket `/v1/stream?sampling_rate=16000&channels=1&pcm=s16le&hop_s=1`: binary messages of PCM
+in, a JSON message `{"start_s", "end_s", "label", "scores"}` for every hop out. The text message `end` has what is left
+answered, and ends it. More settings are `window_s`, `smoothing_s`, `threshold` and `gate_db` (a number, or `none`).
+
+No audio is kept or logged.
+"""
+
+router = APIRouter()
+
+
+def create_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
+    """Make the application.
+
+    Parameters
+    ----------
+    service : Service
+        That answers.
+    origins : sequence of str
+        Pages of other servers that may ask, such as `https://example.org`; `*` is all.
+
+    Returns
+    -------
+    ASGI application
+        For uvicorn.
+    """
+    # its pages of documentation load scripts from elsewhere
+    app = FastAPI(title="Vervet", version=__version__, description=ABOUT, docs_url=None, redoc_url=None)
+    app.state.service, app.state.origins = service, origins
+    app.include_router(router)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_such)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _fault)
+    if origins:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+    if (PAGE / "index.html").is_file():
+        app.mount("/", _Page(directory=PAGE, html=True))
+    else:
+        app.add_api_route("/", _no_page, include_in_schema=False)
+    return Observed(app, service.metrics)
+
+
+@router.post(
+    "/v1/predict",
+    response_model=schema.Recording,
+    responses=responses(schema.RECORDING, 400, 408, 413, 415, 422, 503),
+    openapi_extra=schema.body("file", raw=True),
+)
+async def predict(request: Request, asked: schema.Settings) -> Response:
+    """Recognise the emotion in one recording, window by window.
+
+    The body is the bytes of a file, or multipart with one part `file`.
+    """
+    service: Service = request.app.state.service
+    window_s, hop_s = _windowing(service.predictor, asked)
+    service.check_room()
+    async with (
+        received(request, "file", 1, service.limits, service.held) as [upload],
+        service.admitted(request),
+    ):
+        return _json(await service.answer(upload, window_s, hop_s, asked.detail))
+
+
+@router.post(
+    "/v1/predict/batch",
+    response_model=schema.Batch,
+    responses=responses({"results": [schema.RECORDING, schema.FAULTY]}, 400, 408, 413, 415, 422, 503),
+    openapi_extra=schema.body("files", raw=False),
+)
+async def predict_batch(request: Request, asked: schema.Settings) -> Response:
+    """Recognise the emotion in several recordings.
+
+    The body is multipart with parts `files`. There is a result for each, in their order; one that has no answer has an
+    error instead, and stops none of the others.
+    """
+    service: Service = request.app.state.service
+    window_s, hop_s = _windowing(service.predictor, asked)
+    at_once = asyncio.Semaphore(service.jobs)  # a batch takes no more turns than there are threads
+
+    async def result(upload: Upload) -> dict[str, Any]:
+        try:
+            async with at_once:
+                return await service.answer(upload, window_s, hop_s, asked.detail)
+        except Refused as refused:
+            return {"file": upload.name, **refused.body}
+
+    async with (
+        received(request, "files", service.limits.max_files, service.limits, service.held) as uploads,
+        service.admitted(request),
+    ):
+        return _json({"results": await asyncio.gather(*map(result, uploads))})
+
+
+@router.websocket("/v1/stream")
+async def stream(websocket: WebSocket) -> None:
+    """Hear live audio; see `vervet.serve.streams`."""
+    if is_welcome(websocket, websocket.app.state.origins):
+        await converse(websocket, websocket.app.state.service)
+    else:
+        await websocket.close()  # refused with 403 where it was not accepted
+
+
+@router.get("/v1/model", response_model=schema.Model)
+async def model(request: Request) -> Response:
+    """Describe the model, and what one may ask of it here."""
+    service: Service = request.app.state.service
+    card = service.predictor.card
+    return _json(
+        {
+            "labels": service.predictor.labels,
+            "sampling_rate": service.predictor.sampling_rate,
+            "duration_s": service.predictor.duration_s,
+            "network": card.get("network"),
+            "corpora": card.get("corpora") or [],
+            "protocol": card.get("protocol"),
+            "leaky": card.get("leaky"),
+            "digest": service.predictor.digest,
+            "version": __version__,
+            "uncertain_below": card.get("uncertain_below"),
+            "limits": asdict(service.limits),
+        }
+    )
+
+
+@router.get("/healthz", responses=responses({"status": "ok"}))
+async def healthz(request: Request) -> Response:
+    """Tell whether the server works; if not, it should be started anew."""
+    alive = request.app.state.service.work.alive
+    return _json({"status": "ok" if alive else "a thread has died"}, 200 if alive else 500)
+
+
+@router.get("/readyz", responses=responses({"status": "ready"}, 503))
+async def readyz(request: Request) -> Response:
+    """Tell whether the server should be sent requests; not while it shuts down."""
+    if request.app.state.service.draining:
+        raise Refused(503, "shutting_down", "the server is shutting down; ask another one")
+    return _json({"status": "ready"})
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """Count requests, windows and what is going on, for Prometheus."""
+    return Response(request.app.state.service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Page(StaticFiles):
+    """The page; asked for anew after an upgrade."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+async def _no_page() -> PlainTextResponse:
+    return PlainTextResponse("Vervet: POST a recording to /v1/predict; /openapi.json says what else there is.\n")
+
+
+def _windowing(predictor: Predictor, asked: schema.Asked) -> tuple[float, float]:
+    try:
+        return predictor.windowing(asked.window_s, asked.hop_s)
+    except ValueError as error:
+        raise Refused(422, "invalid_request", str(error)) from error
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(content), status, media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _refused(request, Refused(422, "invalid_request", faults(error.errors())))
+
+
+async def _no_such(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}; /openapi.json says what there is"
+    response = await _refused(request, Refused(error.status_code, "invalid_request", message))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=GONE)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return await _refused(request, Refused(500, "internal", "a fault of Vervet; please report it with the file"))

@@ -1,0 +1,153 @@
+"""One recording, from its bytes to the JSON that answers for it; a job for `vervet.serve.work`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+
+from vervet import audio
+from vervet.predict import Predictor, silence
+from vervet.serve.limits import Limits, Refused
+from vervet.serve.work import Steps
+
+
+class Upload(io.BytesIO):
+    """The bytes of a recording, which can be taken away from a decoder in the middle of its work.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    name : str
+        For answers and messages.
+    """
+
+    def __init__(self, content: bytes, name: str = "<bytes>") -> None:
+        super().__init__(content)
+        self.name = name
+        self.given_up = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as any file, until it is given up."""
+        if self.given_up:
+            raise OSError("given up")
+        return super().read(size)
+
+
+def answer(
+    predictor: Predictor, upload: Upload, window_s: float, hop_s: float, limits: Limits, detail: bool
+) -> Steps[dict[str, Any]]:
+    """Predict the emotion in one recording, window by window.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The model.
+    upload : Upload
+        The recording.
+    window_s, hop_s : float
+        In seconds, from `Predictor.windowing`.
+    limits : Limits
+        Those on length are held here.
+    detail : bool
+        Whether each window comes with its picture and the attention on it.
+
+    Yields
+    ------
+    vervet.audio.Window or None
+        A window to be judged, or None for one that is silent.
+
+    Returns
+    -------
+    dict
+        What `/v1/predict` answers.
+
+    Raises
+    ------
+    Refused
+        If the recording is too long, unreadable or silent throughout.
+    """
+    try:
+        duration_s = audio.length_s(upload)
+        _check_length(upload.name, duration_s, window_s, hop_s, limits, detail)
+        predictions, silent = [], []
+        for window in audio.windows(upload, predictor.sampling_rate, window_s, hop_s):
+            if audio.is_silent(window.waveform):
+                silent.append((window.start_s, window.end_s))
+                yield None
+                continue
+            prediction = yield window
+            assert prediction
+            record = {
+                "start_s": prediction.start_s,
+                "end_s": prediction.end_s,
+                "label": prediction.label,
+                "confidence": prediction.confidence,
+                "scores": prediction.scores,
+            }
+            predictions.append(record | view(predictor, window.waveform) if detail else record)
+    except audio.NotAudio as error:
+        raise Refused(415, "unreadable_audio", str(error)) from error
+    except ValueError as error:
+        raise Refused(422, "unreadable_audio", str(error)) from error
+    problem = silence(upload.name, silent) if silent else ""
+    if not predictions:
+        raise Refused(422, "unreadable_audio", problem)
+    return {"file": upload.name, "duration_s": round(duration_s, 6), "predictions": predictions, "problem": problem}
+
+
+def view(predictor: Predictor, waveform: np.ndarray) -> dict[str, Any]:
+    """Show what the network saw of a window, and where it looked.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The model.
+    waveform : numpy.ndarray
+        (samples,) float32 in [-1, 1].
+
+    Returns
+    -------
+    dict
+        `log_mel`: `n_mels`, `columns` and `data`, uint8 of shape (n_mels, columns) in base64, the lowest band first and
+        255 for 1.0; `attention`: one share for each column, which sum to 1. Columns of padding are left out.
+    """
+    views = predictor.run([waveform], ("attention", "log_mel"))
+    attention, image = views["attention"][0], views["log_mel"][0]
+    filled = min(1.0, len(waveform) / (predictor.sampling_rate * predictor.duration_s))
+    columns = max(1, math.ceil(filled * image.shape[1]))
+    shares = attention[: max(1, math.ceil(filled * len(attention)))].astype(np.float64)
+    # an attention of patches that are wider than a column counts for each of its columns
+    shares = np.repeat(shares, math.ceil(columns / len(shares)))[:columns]
+    pixels = np.rint(np.clip(image[:, :columns], 0, 1) * 255).astype(np.uint8)
+    return {
+        "log_mel": {
+            "n_mels": len(pixels),
+            "columns": columns,
+            "data": base64.b64encode(pixels.tobytes()).decode("ascii"),
+        },
+        "attention": (shares / shares.sum()).tolist(),
+    }
+
+
+def _check_length(name: str, duration_s: float, window_s: float, hop_s: float, limits: Limits, detail: bool) -> None:
+    if duration_s > limits.max_duration_s:
+        raise Refused(
+            413,
+            "too_long",
+            f"{name}: lasts {duration_s:.1f} s, and {limits.max_duration_s:g} s are answered here; "
+            "send it in parts, or use 'vervet predict'",
+        )
+    windows = 1 + max(0, math.ceil((duration_s - window_s) / hop_s))
+    most = limits.max_detailed_windows if detail else limits.max_windows
+    if windows > most:
+        raise Refused(
+            422,
+            "invalid_request",
+            f"{name}: has {windows} windows, and {most} are answered at once{' with detail' if detail else ''}; "
+            f"choose a hop of {math.ceil(duration_s / most * 1000) / 1000:g} s or more",
+        )
