@@ -3,13 +3,13 @@
     python benchmarks/serve_load.py [--senders 200] [--seconds 120] [--jobs N] [--clips examples] [--share]
 
 It starts a server as a process of its own, sends recordings over keep-alive connections, a fifth of them broken and a
-quarter as multipart, and compares every answer with the predictor's own for the same bytes. A few rude clients vanish in
-the middle of a body, or send one too slowly. Before and after, `vervet.batch.predict_many` answers the same mixture of
-files, by as many jobs on the same cores, for the throughput to be compared with.
+quarter as multipart, and compares every answer with the predictor's own for the same bytes. A few rude clients vanish
+in the middle of a body. Before and after, `vervet.batch.predict_many` answers the same mixture of files, by as many
+jobs on the same cores, for the throughput to be compared with.
 
-The server, and the predictor when it works alone, are held to one half of the cores and the clients to the other, so that
-what clients cost is not counted as the server's. With `--share` nobody is held to any. The exit code is 1 if an answer
-was a 5xx, wrong or lost, or if memory grew. Nothing else should run on the machine.
+The server, and the predictor when it works alone, are held to one half of the cores and the clients to the other, so
+that what clients cost is not counted as the server's. With `--share` nobody is held to any. The exit code is 1 if an
+answer was a 5xx, wrong or lost, or if memory grew. Nothing else should run on the machine.
 """
 
 import argparse
@@ -169,7 +169,7 @@ async def sender(number, port, clips, until, seen):
 
 
 async def rude(number, port, clips, until):
-    """Vanish in the middle of a body, or send it byte by byte; what comes of it is not counted."""
+    """Vanish in the middle of a body, at once or after a long pause; what comes of it is not counted."""
     for clip in mixture(clips, -number):
         if time.perf_counter() >= until:
             return

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from vervet.serve.limits import Limits, Refused
+from vervet.serve.limits import LINGER_S, Limits, Refused
 from vervet.serve.recording import Upload
 
 NAME = 200  # characters of a file's name that are kept
@@ -28,9 +28,6 @@ class Held:
 @asynccontextmanager
 async def received(request: Request, field: str, most: int, limits: Limits, held: Held) -> AsyncIterator[list[Upload]]:
     """Receive the recordings of a request, and hold them while they are answered.
-
-    Where it is refused before its end, uvicorn reads on and forgets what comes: most clients see no answer before they
-    have sent everything.
 
     Parameters
     ----------
@@ -65,6 +62,9 @@ async def received(request: Request, field: str, most: int, limits: Limits, held
         except TimeoutError:
             message = f"the body was not there after {limits.timeout_s:g} s; send less, or compress it as FLAC"
             raise Refused(408, "timeout", message) from None
+        except Refused:
+            await body.read_on()
+            raise
         yield uploads
     finally:
         held.bytes -= body.bytes
@@ -96,6 +96,18 @@ class _Body:
             held.bytes += len(chunk)
             yield chunk
 
+    async def read_on(self) -> None:
+        """Read what is left, for a while: most clients see no answer before they have sent everything."""
+        if "100-continue" in self._request.headers.get("expect", "").lower():
+            return
+        left = self._limits.max_bytes
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                async for chunk in self._stream:
+                    left -= len(chunk)
+                    if left < 0:
+                        return
+
 
 class _InMemory(MultiPartParser):
     spool_max_size = 0  # its word for no limit; beyond a limit it would write recordings to the disk
@@ -106,10 +118,7 @@ async def _uploads(request: Request, body: _Body, field: str, most: int) -> list
         return await _parts(request, body, field, most)
     if field == "files":
         raise Refused(415, "invalid_request", "a batch is multipart/form-data with parts named 'files'")
-    content = b"".join([chunk async for chunk in body.chunks()])
-    if not content:
-        raise Refused(400, "invalid_request", "the body is empty; send the bytes of a recording")
-    return [Upload(content)]
+    return [Upload(b"".join([chunk async for chunk in body.chunks()]))]
 
 
 async def _parts(request: Request, body: _Body, field: str, most: int) -> list[Upload]:

@@ -9,6 +9,7 @@ from typing import Any
 
 KEEP_ALIVE_S = 75  # a connection without a request is closed; longer than proxies keep theirs, which is 60 s
 HEAD_S = 10  # for the head of the first request on a connection
+LINGER_S = 2.0  # what is left of a body that was refused is read for so long
 STALLED_S = 20  # sent, but not taken by the client; its connection is dropped then
 
 

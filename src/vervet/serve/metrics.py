@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vervet import __version__
 from vervet.predict import Predictor
+from vervet.serve.limits import Refused
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 GONE = 499  # as nginx counts requests whose client went away
@@ -93,6 +96,10 @@ class Observed:
             # the message of an error can hold the name of a file; where it was raised cannot
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("a fault of Vervet, please report it: %s\n%s", type(error).__name__, where)
+        except asyncio.CancelledError:  # the time to finish, after a signal, is over
+            if scope["type"] == "http" and status == GONE:
+                refused = Refused(503, "shutting_down", "the server has shut down; ask another one, or try again later")
+                await JSONResponse(refused.body, refused.status, refused.headers)(scope, receive, send_on)
         finally:
             if scope["type"] != "lifespan":
                 route = getattr(scope.get("route"), "path", None) or "other"

@@ -71,6 +71,8 @@ def answer(
     Refused
         If the recording is too long, unreadable or silent throughout.
     """
+    if not upload.getbuffer().nbytes:
+        raise Refused(400, "invalid_request", f"{upload.name}: is empty (0 bytes); send the bytes of a recording")
     try:
         duration_s = audio.length_s(upload)
         _check_length(upload.name, duration_s, window_s, hop_s, limits, detail)

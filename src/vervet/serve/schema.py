@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
@@ -109,8 +108,6 @@ class Model(BaseModel):
     limits: dict[str, float]
 
 
-Settings = Annotated[Asked, Query()]
-
 SCORES = {
     "anger": 0.9993, "boredom": 0.0, "disgust": 0.0004, "fear": 0.0002, "happiness": 0.0001, "neutral": 0.0,
     "sadness": 0.0,
@@ -129,7 +126,7 @@ FAULTY = {
     },
 }
 ERRORS = {
-    400: ("invalid_request", "the body is empty; send the bytes of a recording"),
+    400: ("invalid_request", "<bytes>: is empty (0 bytes); send the bytes of a recording"),
     408: ("timeout", "the body was not there after 60 s; send less, or compress it as FLAC"),
     413: (
         "too_long",
@@ -198,23 +195,27 @@ def responses(example: dict[str, Any], *statuses: int) -> dict[int | str, dict[s
     return described
 
 
-def body(field: str, raw: bool) -> dict[str, Any]:
-    """Describe the body of a request.
+def request(field: str, raw: bool) -> dict[str, Any]:
+    """Describe what is sent: settings in the query, recordings in the body.
 
     Parameters
     ----------
     field : str
         Name of the part, or of each of several, that is a recording.
     raw : bool
-        Whether it may also be the bytes of a file.
+        Whether the body may also be the bytes of a file.
 
     Returns
     -------
     dict
         For the `openapi_extra` of FastAPI.
     """
+    settings = Asked.model_json_schema()["properties"]
     binary = {"type": "string", "format": "binary"}
     part = binary if raw else {"type": "array", "items": binary}
     form = {"schema": {"type": "object", "required": [field], "properties": {field: part}}}
     content = {"multipart/form-data": form} | ({"application/octet-stream": {"schema": binary}} if raw else {})
-    return {"requestBody": {"required": True, "content": content}}
+    return {
+        "parameters": [{"name": name, "in": "query", "schema": settings[name]} for name in settings],
+        "requestBody": {"required": True, "content": content},
+    }

@@ -49,11 +49,6 @@ class Service:
             ],
         )
 
-    def check_room(self) -> None:
-        """Refuse a request if as many as may are waiting."""
-        if self.waiting >= self.limits.max_waiting:
-            raise Refused(503, "busy", f"{self.waiting} requests are waiting already; try again in a second")
-
     @asynccontextmanager
     async def admitted(self, request: Request) -> AsyncIterator[None]:
         """Let a request whose body has arrived wait for its answer, but no longer than its client does.
@@ -70,7 +65,8 @@ class Service:
         ClientDisconnect
             If the client went away; its work is dropped.
         """
-        self.check_room()
+        if self.waiting >= self.limits.max_waiting:
+            raise Refused(503, "busy", f"{self.waiting} requests are waiting already; try again in a second")
         self.waiting += 1
         loop = asyncio.get_running_loop()
         gone = asyncio.ensure_future(request.receive())  # nothing but its end can come now
