@@ -89,6 +89,7 @@ def answer(
                 "end_s": prediction.end_s,
                 "label": prediction.label,
                 "confidence": prediction.confidence,
+                "uncertain": prediction.uncertain,
                 "scores": prediction.scores,
             }
             predictions.append(record | view(predictor, window.waveform) if detail else record)

@@ -29,7 +29,7 @@ class AskedStream(BaseModel):
     window_s: float | None = None
     hop_s: float = 1.0
     smoothing_s: float = 1.0
-    threshold: float = 0.5
+    threshold: float | None = None
     gate_db: float | None = 9.0
 
     @field_validator("gate_db", mode="before")
@@ -52,7 +52,10 @@ class Window(BaseModel):
     start_s: float = Field(description="In seconds from the start of the recording.")
     end_s: float
     label: str = Field(description="The emotion with the highest probability.")
-    confidence: float = Field(description="Its probability: how sure the model is, not how often it is right.")
+    confidence: float = Field(description="Its probability.")
+    uncertain: bool = Field(
+        description="The confidence is below the model's own threshold: more likely wrong than right."
+    )
     scores: dict[str, float] = Field(description="The probability of every emotion.")
     log_mel: LogMel | None = Field(None, description="Only with detail.")
     attention: list[float] | None = Field(None, description="Only with detail: a share per column, which sum to 1.")
@@ -108,14 +111,27 @@ class Model(BaseModel):
     limits: dict[str, float]
 
 
-SCORES = {
-    "anger": 0.9993, "boredom": 0.0, "disgust": 0.0004, "fear": 0.0002, "happiness": 0.0001, "neutral": 0.0,
-    "sadness": 0.0,
-}  # fmt: skip
 RECORDING = {
     "file": "15a02Wb.flac",
-    "duration_s": 1.81,
-    "predictions": [{"start_s": 0.0, "end_s": 1.81, "label": "anger", "confidence": 0.9993, "scores": SCORES}],
+    "duration_s": 1.807187,
+    "predictions": [
+        {
+            "start_s": 0.0,
+            "end_s": 1.807187,
+            "label": "anger",
+            "confidence": 0.7174,
+            "uncertain": False,
+            "scores": {
+                "anger": 0.7174,
+                "boredom": 0.0461,
+                "disgust": 0.0482,
+                "fear": 0.0619,
+                "happiness": 0.0497,
+                "neutral": 0.0247,
+                "sadness": 0.0521,
+            },
+        }
+    ],
     "problem": "",
 }
 FAULTY = {
