@@ -5,6 +5,8 @@ import io
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -658,3 +660,40 @@ def test_faults_of_the_command_are_named(capsys, words, message):
 def test_a_port_that_is_taken_is_named(capsys, served):
     assert cli.main(["serve", "--port", str(served.port)]) == 1
     assert f"cannot listen on 127.0.0.1 port {served.port} (Address already in use)" in capsys.readouterr().err
+
+
+# --- what docs/serving.md tells people to type
+
+DOCS = (ROOT / "docs" / "serving.md").read_text()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_commands_of_the_docs_are_answered(served):
+    commands = re.findall(r"^curl .+$", DOCS, re.M)
+    assert len(commands) == 4
+    for command in commands:
+        words = shlex.split(command.replace("http://127.0.0.1:8000", served.url))
+        done = subprocess.run([*words, "--silent", "--fail"], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert {"predictions", "results", "labels"} & set(json.loads(done.stdout))
+        if "15a02Wb" in command:
+            told = json.loads(done.stdout)
+            shown = json.loads(re.search(r"```json\n(.*?)```", DOCS, re.S).group(1))
+            for window in (*told["predictions"], *shown["predictions"]):
+                window["scores"] = {label: round(score, 4) for label, score in window["scores"].items()}
+                window["confidence"] = round(window["confidence"], 4)
+            assert told == shown
+
+
+def test_the_stream_of_the_docs_is_answered(served, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    [code] = re.findall(r"```python\n(.*?)```", DOCS, re.S)
+    exec(compile(code.replace("127.0.0.1:8000", f"127.0.0.1:{served.port}"), "serving.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["end_s"] for line in lines] == [1.0, 1.5, 2.0, 2.5, 3.0, pytest.approx(3.17, abs=0.01)]
+
+
+def test_the_limits_of_the_docs_are_those_of_the_command():
+    told = dict(re.findall(r"^\| `--([\w-]+)` \| .* \| (\d+) \|$", DOCS, re.M))
+    assert len(told) == 5
+    for option, default in told.items():
+        assert getattr(Limits(), option.replace("-", "_")) == float(default)

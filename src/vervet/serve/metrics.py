@@ -101,7 +101,7 @@ class Observed:
                 refused = Refused(503, "shutting_down", "the server has shut down; ask another one, or try again later")
                 await JSONResponse(refused.body, refused.status, refused.headers)(scope, receive, send_on)
         finally:
-            if scope["type"] != "lifespan":
-                route = getattr(scope.get("route"), "path", None) or "other"
-                self._metrics.requests.labels(route, status).inc()
+            route = getattr(scope.get("route"), "path", None) or "other"
+            self._metrics.requests.labels(route, status).inc()
+            if scope["type"] == "http":
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - start_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -124,7 +125,7 @@ class Server(uvicorn.Server):
             lifespan="off",
             root_path=root_path,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=round(service.limits.timeout_s),
+            timeout_graceful_shutdown=math.ceil(service.limits.timeout_s),
             ws="websockets-sansio",
             ws_max_size=service.limits.max_message_bytes,
             ws_per_message_deflate=False,  # PCM hardly shrinks, and a small message could become a large one
