@@ -537,7 +537,7 @@ def test_a_fault_of_ours_costs_one_answer_and_its_log_names_no_file(shipped, mon
         raise TypeError(upload.name)
 
     with serving(shipped) as broken:
-        monkeypatch.setattr(audio, "length_s", faulty)
+        monkeypatch.setattr(audio, "opened", faulty)
         response = broken.post(files={"file": ("hidden-name.flac", ANGER.read_bytes())})
         assert error_of(response) == (500, "internal")
         monkeypatch.undo()

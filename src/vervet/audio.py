@@ -78,31 +78,9 @@ def read(source: Sound) -> tuple[np.ndarray, int]:
         without samples, or if samples are NaN, infinite or far beyond full scale. The message names the file and what
         to do.
     """
-    with _opened(source) as recording:
+    with opened(source) as recording:
         blocks = list(recording.decode(0, recording.frames))
         return np.concatenate(blocks), recording.sampling_rate
-
-
-def length_s(source: Sound) -> float:
-    """Tell how long a recording is, from its header alone.
-
-    Parameters
-    ----------
-    source : path, bytes, binary file, or (waveform, sampling_rate)
-        As for `read`.
-
-    Returns
-    -------
-    float
-        In seconds; no more than this is ever decoded.
-
-    Raises
-    ------
-    ValueError
-        As for `read`, but for what only decoding brings to light.
-    """
-    with _opened(source) as recording:
-        return recording.duration_s
 
 
 def windows(
@@ -140,17 +118,94 @@ def windows(
     ValueError
         As for `read`, and if the segment is not within the recording or shorter than `SHORTEST_S`.
     """
-    window, hop = round(window_s * sampling_rate), round(hop_s * sampling_rate)
-    if window < 1 or hop < 1:
-        raise ValueError(f"window {window_s} s and hop {hop_s} s must be positive")
-    with _opened(source) as recording:
-        first, last = _segment(recording, start_s, end_s)
-        cutter = Cutter(recording.sampling_rate, sampling_rate, window, hop)
-        first_s, last_s = first / recording.sampling_rate, last / recording.sampling_rate
-        complete = chain.from_iterable(map(cutter.feed, recording.decode(first, last)))
+    with opened(source) as recording:
+        yield from recording.windows(sampling_rate, window_s, hop_s, start_s, end_s)
+
+
+class Recording(NamedTuple):
+    """A recording that is open, its header read and nothing else.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    sampling_rate : int
+        In Hz.
+    frames : int
+        As many as its header says; no more are ever decoded.
+    decode : callable
+        Takes the first frame and the one after the last, and yields mono blocks of what is between, checked.
+    """
+
+    name: str
+    sampling_rate: int
+    frames: int
+    decode: Callable[[int, int], Iterator[np.ndarray]]
+
+    @property
+    def duration_s(self) -> float:
+        """In seconds."""
+        return self.frames / self.sampling_rate
+
+    def windows(
+        self, sampling_rate: int, window_s: float, hop_s: float, start_s: float = 0.0, end_s: float | None = None
+    ) -> Iterator[Window]:
+        """Read it window by window; all as for `vervet.audio.windows`."""
+        window, hop = round(window_s * sampling_rate), round(hop_s * sampling_rate)
+        if window < 1 or hop < 1:
+            raise ValueError(f"window {window_s} s and hop {hop_s} s must be positive")
+        first, last = _segment(self, start_s, end_s)
+        cutter = Cutter(self.sampling_rate, sampling_rate, window, hop)
+        first_s, last_s = first / self.sampling_rate, last / self.sampling_rate
+        complete = chain.from_iterable(map(cutter.feed, self.decode(first, last)))
         for start, waveform in chain(complete, cutter.finish()):
             begin_s = first_s + start / sampling_rate
             yield Window(begin_s, min(begin_s + window / sampling_rate, last_s), waveform)
+
+
+@contextmanager
+def opened(source: Sound) -> Iterator[Recording]:
+    """Open a recording.
+
+    Parameters
+    ----------
+    source : path, bytes, binary file, or (waveform, sampling_rate)
+        As for `read`.
+
+    Yields
+    ------
+    Recording
+        Open until the block ends.
+
+    Raises
+    ------
+    ValueError
+        As for `read`, but for what only decoding brings to light.
+    """
+    name = name_of(source)
+    if isinstance(source, tuple):
+        yield _array(*source, name)
+        return
+    with _stream(source, name) as stream:
+        _sniff(stream, name)
+        try:
+            sound = soundfile.SoundFile(cast(BinaryIO, _Readable(stream)))  # it calls no other methods
+        except soundfile.LibsndfileError as error:
+            why = error.error_string
+            if why.startswith("File does not exist"):  # so it calls what its MP3 decoder gives up
+                why = "it begins like MP3, but goes on otherwise"
+            raise _no_audio(name, why) from error
+        with sound:
+            sampling_rate, frames = checked_rate(sound.samplerate, name), _frames(sound)
+            if sound.channels > MOST_CHANNELS:
+                raise ValueError(f"{name}: has {sound.channels} channels; keep at most {MOST_CHANNELS}")
+            if frames < 1:
+                raise ValueError(f"{name}: has a header but no samples; record or export it again")
+            if frames == ENDLESS:
+                raise ValueError(
+                    f"{name}: was streamed, so its header tells no length; write it again with 'ffmpeg -i OLD NEW'"
+                )
+            yield Recording(name, sampling_rate, frames, partial(_decode, sound, name, frames))
 
 
 class Cutter:
@@ -369,45 +424,6 @@ def name_of(source: Sound) -> str:
     return name if isinstance(name, str) else "<stream>"
 
 
-class _Recording(NamedTuple):
-    name: str
-    sampling_rate: int  # Hz
-    frames: int
-    decode: Callable[[int, int], Iterator[np.ndarray]]  # (first, last) frame -> mono blocks, checked
-
-    @property
-    def duration_s(self) -> float:
-        return self.frames / self.sampling_rate
-
-
-@contextmanager
-def _opened(source: Sound) -> Iterator[_Recording]:
-    name = name_of(source)
-    if isinstance(source, tuple):
-        yield _array(*source, name)
-        return
-    with _stream(source, name) as stream:
-        _sniff(stream, name)
-        try:
-            sound = soundfile.SoundFile(cast(BinaryIO, _Readable(stream)))  # it calls no other methods
-        except soundfile.LibsndfileError as error:
-            why = error.error_string
-            if why.startswith("File does not exist"):  # so it calls what its MP3 decoder gives up
-                why = "it begins like MP3, but goes on otherwise"
-            raise _no_audio(name, why) from error
-        with sound:
-            sampling_rate, frames = checked_rate(sound.samplerate, name), _frames(sound)
-            if sound.channels > MOST_CHANNELS:
-                raise ValueError(f"{name}: has {sound.channels} channels; keep at most {MOST_CHANNELS}")
-            if frames < 1:
-                raise ValueError(f"{name}: has a header but no samples; record or export it again")
-            if frames == ENDLESS:
-                raise ValueError(
-                    f"{name}: was streamed, so its header tells no length; write it again with 'ffmpeg -i OLD NEW'"
-                )
-            yield _Recording(name, sampling_rate, frames, partial(_decode, sound, name, frames))
-
-
 @contextmanager
 def _stream(source: Encoded, name: str) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
@@ -516,12 +532,12 @@ def _decode(sound: soundfile.SoundFile, name: str, frames: int, first: int, last
         )
 
 
-def _array(samples: np.ndarray, sampling_rate: int, name: str) -> _Recording:
+def _array(samples: np.ndarray, sampling_rate: int, name: str) -> Recording:
     sampling_rate = checked_rate(sampling_rate, name)
     waveform = mono(samples, sampling_rate, name)
     if not len(waveform):
         raise ValueError(f"{name}: has no samples; give at least {SHORTEST_S} s")
-    return _Recording(name, sampling_rate, len(waveform), lambda first, last: iter([waveform[first:last]]))
+    return Recording(name, sampling_rate, len(waveform), lambda first, last: iter([waveform[first:last]]))
 
 
 def _checked(block: np.ndarray, name: str, first: int, sampling_rate: int) -> np.ndarray:
@@ -538,7 +554,7 @@ def _checked(block: np.ndarray, name: str, first: int, sampling_rate: int) -> np
     return np.clip(block, -1.0, 1.0) if peak > 1 else block
 
 
-def _segment(recording: _Recording, start_s: float, end_s: float | None) -> tuple[int, int]:
+def _segment(recording: Recording, start_s: float, end_s: float | None) -> tuple[int, int]:
     """First and last frame of a segment, checked against the recording."""
     rate, duration_s = recording.sampling_rate, recording.duration_s
     stop_s = duration_s if end_s is None else end_s

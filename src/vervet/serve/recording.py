@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vervet import audio
-from vervet.predict import Predictor, silence
+from vervet.predict import Prediction, Predictor, silence
 from vervet.serve.limits import Limits, Refused
 from vervet.serve.work import Steps
 
@@ -73,26 +73,20 @@ def answer(
     """
     if not upload.getbuffer().nbytes:
         raise Refused(400, "invalid_request", f"{upload.name}: is empty (0 bytes); send the bytes of a recording")
+    predictions, silent = [], []
     try:
-        duration_s = audio.length_s(upload)
-        _check_length(upload.name, duration_s, window_s, hop_s, limits, detail)
-        predictions, silent = [], []
-        for window in audio.windows(upload, predictor.sampling_rate, window_s, hop_s):
-            if audio.is_silent(window.waveform):
-                silent.append((window.start_s, window.end_s))
-                yield None
-                continue
-            prediction = yield window
-            assert prediction
-            record = {
-                "start_s": prediction.start_s,
-                "end_s": prediction.end_s,
-                "label": prediction.label,
-                "confidence": prediction.confidence,
-                "uncertain": prediction.uncertain,
-                "scores": prediction.scores,
-            }
-            predictions.append(record | view(predictor, window.waveform) if detail else record)
+        with audio.opened(upload) as recording:
+            duration_s = recording.duration_s
+            _check_length(upload.name, duration_s, window_s, hop_s, limits, detail)
+            for window in recording.windows(predictor.sampling_rate, window_s, hop_s):
+                if audio.is_silent(window.waveform):
+                    silent.append((window.start_s, window.end_s))
+                    yield None
+                    continue
+                prediction = yield window
+                assert prediction
+                record = _record(prediction)
+                predictions.append(record | view(predictor, window.waveform) if detail else record)
     except audio.NotAudio as error:
         raise Refused(415, "unreadable_audio", str(error)) from error
     except ValueError as error:
@@ -101,6 +95,17 @@ def answer(
     if not predictions:
         raise Refused(422, "unreadable_audio", problem)
     return {"file": upload.name, "duration_s": round(duration_s, 6), "predictions": predictions, "problem": problem}
+
+
+def _record(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "start_s": prediction.start_s,
+        "end_s": prediction.end_s,
+        "label": prediction.label,
+        "confidence": prediction.confidence,
+        "uncertain": prediction.uncertain,
+        "scores": prediction.scores,
+    }
 
 
 def view(predictor: Predictor, waveform: np.ndarray) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class _Job:
     future: asyncio.Future[Any]
     line: deque[_Job]
     window: Window | None = None  # that it waits for
+    outcome: tuple[Any, Exception | None] | None = None  # what it returned or raised
     given_up: bool = False
-    ended: bool = False
 
 
 class Work:
@@ -113,9 +113,10 @@ class Work:
             for job in jobs:
                 if job.window is None:
                     _advance(job, None)
-            for together in _alike([job for job in jobs if job.window]):
+            asking = _tell_ended(jobs)
+            for together in _alike([job for job in asking if job.window]):
                 self._judge(together)
-            self._put_back(jobs)
+            self._put_back(_tell_ended(asking))
 
     def _take(self) -> list[_Job]:
         """A fair share of those who wait: all the live ones, a few of the others."""
@@ -128,28 +129,24 @@ class Work:
             return live + [self._files.popleft() for _ in range(min(share[1], TURN))]
 
     def _put_back(self, jobs: list[_Job]) -> None:
-        dropped = []
         with self._ready:
             for job in jobs:
-                if job.given_up:
-                    dropped.append(job)
-                elif not job.ended:
+                if not job.given_up:
                     job.line.append(job)
                     self._ready.notify()
-        for job in dropped:
-            job.steps.close()
+        for job in jobs:
+            if job.given_up:
+                job.steps.close()
 
     def _judge(self, jobs: list[_Job]) -> None:
-        windows = [job.window for job in jobs if job.window]
         try:
-            predictions = self._predictor.judge("", windows)
+            predictions = self._predictor.judge("", [job.window for job in jobs if job.window])
         except Exception as error:
             for job in jobs:
                 job.steps.close()
-                _settle(job, error=error)
+                job.outcome = None, error
             return
         for job, prediction in zip(jobs, predictions, strict=True):
-            job.window = None
             _advance(job, prediction)
 
 
@@ -158,24 +155,29 @@ def _advance(job: _Job, prediction: Prediction | None) -> None:
     try:
         job.window = job.steps.send(prediction)
     except StopIteration as end:
-        _settle(job, result=end.value)
+        job.outcome = end.value, None
     except Exception as error:
-        _settle(job, error=error)
+        job.outcome = None, error
 
 
-def _settle(job: _Job, result: object = None, error: Exception | None = None) -> None:
-    job.ended, job.window = True, None
-    with suppress(RuntimeError):  # the server has ended, and its loop is closed
-        job.future.get_loop().call_soon_threadsafe(_tell, job.future, result, error)
+def _tell_ended(jobs: list[_Job]) -> list[_Job]:
+    """Tell the outcome to all who wait for it, at once, as each waking of their thread costs; gives the other jobs."""
+    ended = [job for job in jobs if job.outcome]
+    if ended:
+        with suppress(RuntimeError):  # the server has ended, and its loop is closed
+            ended[0].future.get_loop().call_soon_threadsafe(_tell, ended)
+    return [job for job in jobs if not job.outcome]
 
 
-def _tell(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
-    if future.done():  # given up
-        return
-    if error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+def _tell(jobs: list[_Job]) -> None:
+    for job in jobs:
+        result, error = job.outcome or (None, None)
+        if job.future.done():  # given up
+            continue
+        if error:
+            job.future.set_exception(error)
+        else:
+            job.future.set_result(result)
 
 
 def _alike(jobs: list[_Job]) -> Iterator[list[_Job]]:
