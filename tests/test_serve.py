@@ -251,7 +251,6 @@ def test_faults_are_named(served, content, query, status, code, message):
         ("/v1/predict/batch", {"files": [("files", b"1")] * 65}, 400, "Too many files"),
         ("/v1/predict", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         ("/v1/predict", {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=y"}}, 400, ""),
-        ("/v1/nothing", {"content": b"x"}, 404, "openapi.json"),
         ("/v1/model", {"content": b"x"}, 405, "openapi.json"),
     ],
 )
@@ -259,6 +258,10 @@ def test_faults_of_forms_and_addresses_are_named(served, path, form, status, mes
     response = served.post(path=path, **form)
     assert error_of(response) == (status, "invalid_request")
     assert message in response.json()["error"]["message"]
+
+
+def test_an_address_where_nothing_is_says_so(served):
+    assert error_of(httpx.get(f"{served.url}/v1/nothing")) == (404, "invalid_request")
 
 
 @pytest.fixture(scope="module")
@@ -573,11 +576,13 @@ def test_openapi_holds_what_it_promises(served, shipped):
 
 
 def test_the_page_is_served_with_headers_of_safety(shipped, tmp_path, monkeypatch, served):
-    assert "/v1/predict" in httpx.get(served.url).text
+    assert "Vervet" in httpx.get(served.url).text
+    monkeypatch.setattr(app, "PAGE", tmp_path)
+    with serving(shipped) as bare:
+        assert "/v1/predict" in httpx.get(bare.url).text
     (tmp_path / "assets").mkdir()
     (tmp_path / "index.html").write_text("<title>Vervet</title>")
     (tmp_path / "assets" / "page.js").write_text("1")
-    monkeypatch.setattr(app, "PAGE", tmp_path)
     with serving(shipped) as paged:
         page = httpx.get(f"{paged.url}/")
         assert page.text == "<title>Vervet</title>"

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -125,8 +126,8 @@ async def _parts(request: Request, body: _Body, field: str, most: int) -> list[U
     parser = _InMemory(request.headers, body.chunks(), max_files=most, max_fields=most)
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(400, "invalid_request", f"the body is no proper multipart: {error.message}") from error
+    except (MultiPartException, FormParserError) as error:
+        raise Refused(400, "invalid_request", f"the body is no proper multipart: {error}") from error
     uploads = []
     for name, part in form.multi_items():
         if name != field or not isinstance(part, UploadFile):
