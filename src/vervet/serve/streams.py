@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from vervet.serve.service import Service
 from vervet.serve.work import Steps
 from vervet.stream import CONTAINERS, Heard, Stream, to_json
 
-POLICY, TRY_LATER = 1008, 1013  # codes that end a WebSocket
+POLICY, FAULT, TRY_LATER = 1008, 1011, 1013  # codes that end a WebSocket
 
 
 def is_welcome(websocket: WebSocket, origins: Iterable[str]) -> bool:
@@ -53,16 +54,23 @@ async def converse(websocket: WebSocket, service: Service) -> None:
         With the model.
     """
     await websocket.accept()
-    try:
+    with suppress(WebSocketDisconnect):
         try:
             with service.streaming():
                 await _hear(websocket, service, _open(websocket, service))
             await websocket.close()
         except Refused as refused:
-            await websocket.send_json(refused.body)
-            await websocket.close(TRY_LATER if refused.status == 503 else POLICY)
-    except (WebSocketDisconnect, RuntimeError):  # RuntimeError: sent to a client that has just gone
-        return
+            await _refuse(websocket, refused, TRY_LATER if refused.status == 503 else POLICY)
+        except WebSocketDisconnect:
+            raise
+        except Exception:
+            await _refuse(websocket, Refused(500, "internal", "a fault of Vervet; please report it"), FAULT)
+            raise
+
+
+async def _refuse(websocket: WebSocket, refused: Refused, code: int) -> None:
+    await websocket.send_json(refused.body)
+    await websocket.close(code)
 
 
 def _open(websocket: WebSocket, service: Service) -> Stream:
@@ -86,7 +94,7 @@ async def _hear(websocket: WebSocket, service: Service, stream: Stream) -> None:
         except TimeoutError:
             raise Refused(408, "timeout", f"nothing came for {service.limits.idle_s:g} s; open it anew") from None
         if message["type"] == "websocket.disconnect":
-            return
+            raise WebSocketDisconnect(message["code"])
         chunk = message.get("bytes")
         if chunk is None and message.get("text") != "end":
             raise Refused(422, "invalid_request", "a text message that is not 'end'; send PCM as binary messages")

@@ -19,7 +19,7 @@ from vervet.audio import Window
 from vervet.predict import Prediction, Predictor
 
 TURN = 8  # jobs that a thread takes at a time; among them it looks for windows of one length
-TOGETHER = 2  # windows in one run of the network: two take a tenth less than one after the other, more save no more
+TOGETHER = 2  # windows in one run of the network: two take up to a tenth less than one by one, more do not
 ALIKE = 0.9  # of two windows in one run the shorter is at least so long as this share of the longer; padding costs time
 
 Result = TypeVar("Result")
