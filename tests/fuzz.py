@@ -398,6 +398,8 @@ def random_but_for_its_beginning(rng: Rng, turn: int) -> bytes:
 
 def verdict(predictor, made: Case, source: str | bytes, path: Path) -> str:
     """Let the predictor answer, and say what is wrong with its answer; empty if nothing is."""
+    from vervet.audio import NotAudio
+
     name = "<bytes>" if isinstance(source, bytes) else source
     try:
         predictions = predictor(source)
@@ -405,7 +407,8 @@ def verdict(predictor, made: Case, source: str | bytes, path: Path) -> str:
     except ValueError as error:
         if made.answered:
             return f"not answered: {error}"
-        kind = type(error) is ValueError and str(error).startswith(f"{name}: ") and "; " in str(error)
+        ours = type(error) in (ValueError, NotAudio)  # and not one of those that come out of libraries
+        kind = ours and str(error).startswith(f"{name}: ") and "; " in str(error)
         return "" if kind else f"{type(error).__name__} that names no file or no remedy: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
