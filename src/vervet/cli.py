@@ -235,11 +235,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--rounds", type=int, default=100, help="how often each is asked; default: 100")
     formats(sub, "table", "json")
 
-    sub = command("report", _report, "make the page of results from their JSON, after filing finished runs in it")
-    sub.add_argument("results", type=Path, nargs="?", default=Path("results/results.json"))
+    sub = command("report", _report, "one HTML file about a run or all its folds; or the page of results.json")
     sub.add_argument(
-        "--add", type=Path, nargs="+", default=[], metavar="RUN", help="run folders to file; folds are pooled"
-    )
+        "paths", type=Path, nargs="*", default=[Path("results/results.json")], metavar="RUN",
+        help="run folders of one experiment or the folder of its folds; or the JSON file of results, the default",
+    )  # fmt: skip
+    sub.add_argument(
+        "--add", type=Path, nargs="+", default=[], metavar="RUN",
+        help="with a JSON file: run folders to file in it first; folds are pooled",
+    )  # fmt: skip
+    sub.add_argument("--out", type=Path, default=None, metavar="FILE.html", help="default: RUN/report.html")
+    sub.add_argument("--root", type=Path, default=None, help="of the corpus, for players; default: $VERVET_CORPORA")
+    sub.add_argument(
+        "--audio", action=argparse.BooleanOptionalAction, default=None,
+        help="put recordings into the file; default: only where the licence of the corpus allows it",
+    )  # fmt: skip
     return parser
 
 
@@ -268,13 +278,26 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    if any(path.is_dir() for path in args.paths):
+        return _report_html(args)
     from vervet.evaluation.report import add, write
 
+    if len(args.paths) > 1 or args.out or args.root or args.audio is not None:
+        raise ValueError(f"{args.paths[0]}: no run folder; --out, --root and --audio are for reports on runs")
     if args.add:
         from vervet.evaluation.run import evaluate
 
-        add(args.results, evaluate(args.add))
-    print(write(args.results))
+        add(args.paths[0], evaluate(args.add))
+    print(write(args.paths[0]))
+    return 0
+
+
+def _report_html(args: argparse.Namespace) -> int:
+    from vervet.evaluation.html import write_html
+
+    if args.add:
+        raise ValueError("--add files runs in a JSON file of results: name that file instead of run folders")
+    print(write_html(args.paths, args.out, args.root, args.audio))
     return 0
 
 

@@ -97,6 +97,31 @@ def closed_form_macs(config: Vit, classes: int, every_token: bool = True) -> int
     return whole if every_token else whole - spared
 
 
+def cost(config: Vit, classes: int) -> dict[str, int]:
+    """Count what a network of any shape costs.
+
+    Parameters
+    ----------
+    config : Vit
+        Its shape.
+    classes : int
+        Number of emotions.
+
+    Returns
+    -------
+    dict
+        parameters; macs (per image, every token through every block, as published); macs_computed (the last block for
+        the one token that is read).
+    """
+    with torch.device("meta"):  # shapes without numbers: nothing is drawn, nothing is computed
+        model, image = VisionTransformer(config, classes), torch.empty(1, 1, *config.image)
+    return {
+        "parameters": parameters(model),
+        "macs": macs(_EveryToken(model), image),
+        "macs_computed": macs(model, image),
+    }
+
+
 def describe(network: str, classes: int) -> dict[str, Any]:
     """Shape and cost of a preset network.
 
@@ -129,14 +154,10 @@ def describe(network: str, classes: int) -> dict[str, Any]:
     if classes < 2:
         raise ValueError(f"a network tells apart 2 classes or more, not {classes}")
     config = NETWORKS[network]
-    with torch.device("meta"):  # shapes without numbers: nothing is drawn, nothing is computed
-        model, image = VisionTransformer(config, classes), torch.empty(1, 1, *config.image)
     return {
         "network": network,
         "classes": classes,
-        "parameters": parameters(model),
-        "macs": macs(_EveryToken(model), image),
-        "macs_computed": macs(model, image),
+        **cost(config, classes),
         "image": list(config.image),
         "patch": list(config.patch),
         "patches": prod(config.grid),

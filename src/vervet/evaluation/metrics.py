@@ -196,6 +196,38 @@ def interval(
     return float(low), float(high)
 
 
+def share_interval(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Where the share of one speaker's clips that are recognised would lie, had the same voice said more of the kind.
+
+    Parameters
+    ----------
+    hits, n : int
+        Clips recognised, of how many; n is at least one.
+    z : float
+        Standard errors to either side; 1.96 gives 95 %.
+
+    Returns
+    -------
+    tuple of float
+        (low, high), fractions of 1. Clips are taken as independent of one another; it says nothing of other speakers.
+
+    Raises
+    ------
+    ValueError
+        When there is no clip, or more hits than clips.
+
+    Notes
+    -----
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    """
+    if not 0 <= hits <= n or n == 0:
+        raise ValueError(f"{hits} hits of {n} clips are no share")
+    share = hits / n
+    middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    below = 1 + z * z / n
+    return max(0.0, float((middle - half) / below)), min(1.0, float((middle + half) / below))
+
+
 def pooled(matrices: Sequence[Sequence[Sequence[int]]], labels: Sequence[str]) -> Scores:
     """Score the predictions of several folds as one.
 

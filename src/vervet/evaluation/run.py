@@ -49,7 +49,7 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
             key = tuple(tested.record[name] for name in ("corpus", "protocol", "network", "recipe", "seed"))
             experiments.setdefault(key, []).append(tested)
     records = [tested.record for runs in experiments.values() for tested in runs]
-    return records + [_pooled(runs) for runs in experiments.values() if len(runs) > 1]
+    return records + [pool(runs) for runs in experiments.values() if len(runs) > 1]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,14 @@ def _calibration(runs: Sequence[Tested]) -> dict[str, Any]:
     }
 
 
-def _pooled(runs: list[Tested]) -> dict[str, Any]:
+def pool(runs: Sequence[Tested]) -> dict[str, Any]:
+    """Score the folds of one network together: a record with fold "all".
+
+    Raises
+    ------
+    ValueError
+        If one fold is given twice.
+    """
     records = sorted((run.record for run in runs), key=lambda record: record["fold"])
     folds = [record["fold"] for record in records]
     first = records[0]
@@ -221,7 +228,7 @@ def present(folder: Path) -> list[dict[str, Any]]:
     figures.mkdir(exist_ok=True)
     first = records[0]
     title = f"{CORPORA.get(first['corpus'], first['corpus'])}, fold {first['fold']}"
-    curves_figure(_history(folder), title, first["protocol"]).savefig(figures / "curves.png", dpi=120)
+    curves_figure(history(folder), title, first["protocol"]).savefig(figures / "curves.png", dpi=120)
     for record in records:
         found = from_confusion(record["confusion"], record["labels"])
         figure = confusion_figure(found, record["labels"], f"{title}, {record['network']}", record["protocol"])
@@ -289,8 +296,8 @@ def _test_clips(folder: Path, root: Path | None, corpus: str) -> list[Clip]:
     return clips
 
 
-def _history(folder: Path) -> list[dict[str, Any]]:
-    """Every epoch of every stage, the chosen ones marked."""
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Every epoch of every stage of a run, as `log.csv` has it, with `stage` and `chosen`: its weights were kept."""
     rows = []
     for stage in STAGES:
         log = folder / stage / "log.csv"
