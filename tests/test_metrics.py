@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vervet.evaluation.metrics import by_speaker, from_confusion, interval, mean_spread, scores
+from vervet.evaluation.metrics import by_speaker, from_confusion, interval, mean_spread, scores, share_interval
 
 LABELS = ["anger", "fear", "sadness"]
 #          4 anger, 3 right      3 fear, 1 right     1 sadness, right
@@ -123,3 +123,12 @@ def test_mean_spread():
     assert mean_spread([0.8]) == (0.8, None)
     with pytest.raises(ValueError, match="no value"):
         mean_spread([])
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    # Newcombe, Statistics in Medicine 1998, table I: 81 of 263, and none of 20
+    assert share_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert share_interval(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    assert share_interval(20, 20)[1] == pytest.approx(1)
+    with pytest.raises(ValueError, match="no share"):
+        share_interval(1, 0)

@@ -47,7 +47,11 @@ TERMS = {
         "5(4), 2014). Contains information from CREMA-D, which is made available under the Open Database License 1.0, "
         "its contents under the Database Contents License 1.0.",
     ),
-    "savee": Terms(False, "SAVEE (Haq, Jackson, in Machine Audition, IGI Global, 2010) is for research only."),
+    "savee": Terms(
+        False,
+        "SAVEE (Haq, Jackson, in Machine Audition, IGI Global, 2010) is for research only; its recordings are "
+        "not to be passed on.",
+    ),
     "table": Terms(
         False, "The recordings are those of a table; whether they may be passed on is for their owner to say."
     ),

@@ -110,7 +110,8 @@ def _novelty(experiment: Experiment) -> str:
     speakers = sum(audit["test_speakers"] for audit in experiment.audits)
     if all(known):
         voices = "the test speaker" if speakers == 1 else "any test speaker"
-        return f"neither a test clip nor {voices} is heard in training or validation."
+        of_fold = " of its fold" if len(experiment.audits) > 1 else ""
+        return f"neither a test clip nor {voices} is heard in training or validation{of_fold}."
     return (
         "no test clip is in training or validation, but its speakers are heard there. "
         "The score is of new recordings of known voices, not of new voices."
