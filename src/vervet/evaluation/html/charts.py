@@ -204,21 +204,20 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def strip_chart(values: Sequence[tuple[str, float]], overall: float) -> Markup:
-    """One dot per speaker along a line from 0 to 100 %, where they are too many for a table at first sight."""
-    frame = _frame(2 * SIDE, 110, (0, 1), (0, 1))
+    """One dot per speaker above a line from 0 to 100 %, where they are too many for a table at first sight."""
+    columns: dict[int, list[tuple[str, float]]] = {}
+    for name, value in values:
+        columns.setdefault(round(100 * value), []).append((name, value))
+    frame = _frame(2 * SIDE, 75 + 7 * max(map(len, columns.values())), (0, 1), (0, 1))
     parts = _axes(frame, _shares(), [], "WA of each speaker, %", "")
-    stacked: dict[int, int] = {}
     parts.append(_line("grid", frame.left, frame.bottom, frame.right, frame.bottom))
     parts.append(_line("edge", frame.x(overall), frame.top, frame.x(overall), frame.bottom))
-    for name, value in values:
-        column = round(frame.x(value) / 8)
-        stacked[column] = stacked.get(column, 0) + 1
-        told = f"speaker {name}: {percent(value)}"
-        parts.append(_dot("dot after", column * 8, frame.bottom + 2 - 7 * stacked[column], 3.2, told))
-    lowest, highest = min(values, key=lambda one: one[1]), max(values, key=lambda one: one[1])
-    label = (
-        f"WA of {len(values)} speakers, from {percent(lowest[1])} ({lowest[0]}) to {percent(highest[1])} ({highest[0]})"
-    )
+    for column, speakers in columns.items():
+        for height, (name, value) in enumerate(speakers):
+            told = f"speaker {name}: {percent(value)}"
+            parts.append(_dot("dot after", frame.x(column / 100), frame.bottom - 5 - 7 * height, 3, told))
+    (low, lowest), (high, highest) = (pick(values, key=lambda one: one[1]) for pick in (min, max))
+    label = f"WA of {len(values)} speakers, from {percent(lowest)} ({low}) to {percent(highest)} ({high})"
     return _svg(frame, f"{label}.", parts)
 
 
