@@ -277,6 +277,28 @@ def test_the_command_line_says_what_it_cannot_do(hostile, run, tmp_path, capsys)
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1100])
+def test_a_browser_plays_the_clips_and_asks_for_nothing(hostile, run, width):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium")
+    path = write_html([run], root=hostile / "clips.csv", audio=True)
+    asked, said = [], []
+    with sync_api.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        opened = browser.new_page(viewport={"width": width, "height": 900})
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.on("console", lambda message: said.append(message.text))
+        opened.goto(path.as_uri())
+        opened.wait_for_function("[...document.querySelectorAll('audio')].every(player => player.duration > 0.4)")
+        assert opened.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    assert said == []
+
+
 def test_many_speakers_are_a_strip_of_dots():
     made = charts.strip_chart([(f"s{number}", number / 90) for number in range(91)], 0.5)
     assert made.count("<circle") == 91
