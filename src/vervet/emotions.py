@@ -1,4 +1,7 @@
-"""The canonical emotions, and every name that corpora and users give them."""
+"""The canonical emotions, every name that corpora and users give them, and how names of their own become labels."""
+
+import difflib
+from collections.abc import Collection, Iterable
 
 EMOTIONS = ("anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
@@ -12,6 +15,14 @@ ALIASES = {
     "sadness": ("sad", "trauer"),
     "surprise": ("surprised", "sur", "pleasant_surprise", "pleasant surprise"),
 }
+
+# Near enough to the canonical emotion where a corpus has no other name for it, an emotion of its own where it has.
+LOOSE = ("anxiety", "anxious", "calm", "joy", "joyful", "pleasant_surprise", "pleasant surprise")
+# Columns that stand beside a label's own in predictions and answers.
+RESERVED = (
+    "file", "start_s", "end_s", "label", "confidence", "uncertain", "version", "speaker", "sex", "emotion", "predicted",
+)  # fmt: skip
+MISSPELT = 0.85  # share of letters in common from which an unknown name is taken for a misspelt one
 
 _CANONICAL = {emotion: emotion for emotion in EMOTIONS} | {
     alias: emotion for emotion, aliases in ALIASES.items() for alias in aliases
@@ -46,3 +57,57 @@ def canonical(label: str) -> str:
     except KeyError:
         known = "; ".join(f"{emotion} ({', '.join(ALIASES[emotion])})" for emotion in EMOTIONS)
         raise ValueError(f"unknown emotion {label!r}; known are {known}") from None
+
+
+def label_of(name: str, among: Collection[str]) -> str:
+    """Decide under which label a corpus's name of an emotion goes.
+
+    Parameters
+    ----------
+    name : str
+        As the corpus writes it; surrounding blanks do not matter.
+    among : collection of str
+        Every name of the corpus, this one included.
+
+    Returns
+    -------
+    str
+        The canonical emotion of a known name, but for one of `LOOSE` where `among` has another name of that emotion
+        too: `calm` beside `neutral` stays `calm`. A name that is not known stays as it is written.
+
+    Raises
+    ------
+    ValueError
+        If the name is empty, looks like a known one misspelt, is written in upper case here and in lower case there,
+        or is a column of predictions.
+
+    Examples
+    --------
+    >>> label_of("happy", ["happy", "bored stiff"]), label_of("bored stiff", ["happy", "bored stiff"])
+    ('happiness', 'bored stiff')
+    """
+    text = name.strip()
+    folded = text.casefold()
+    if not text:
+        raise ValueError("no emotion is named")
+    if folded in _CANONICAL:
+        rivals = {_CANONICAL.get(other) for other in _folded(among) - {folded}}
+        return folded if folded in LOOSE and _CANONICAL[folded] in rivals else _CANONICAL[folded]
+    if folded in RESERVED:
+        raise ValueError(f"an emotion cannot be called {text!r}: predictions have a column of that name")
+    if near := difflib.get_close_matches(folded, _CANONICAL, n=1, cutoff=MISSPELT):
+        raise ValueError(f"unknown emotion {text!r}; did you mean {near[0]!r}? An emotion of your own needs another name")
+    written = sorted({other.strip() for other in among if other.strip().casefold() == folded})
+    if len(written) > 1:
+        raise ValueError(f"one emotion is written {' and '.join(map(repr, written))}; write it alike everywhere")
+    return text
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Order labels, each once: the canonical emotions as in `EMOTIONS`, then all others by name."""
+    place = {emotion: number for number, emotion in enumerate(EMOTIONS)}
+    return tuple(sorted(set(labels), key=lambda label: (place.get(label, len(EMOTIONS)), label)))
+
+
+def _folded(names: Iterable[str]) -> set[str]:
+    return {name.strip().casefold() for name in names}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vervet.config import FrontEnd, merge
 from vervet.models.checkpoint import load_network, write_atomically
+from vervet.models.exported import KEY, origin
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 
@@ -32,7 +33,12 @@ CARD_KEYS = (
     "commit",
     "vervet_version",
 )
-CALIBRATION_KEYS = ("temperature", "uncertain_below")  # of networks with validation clips
+OPTIONAL_KEYS = (
+    "temperature",  # of networks with validation clips
+    "uncertain_below",
+    "base",  # of fine-tuned ones: what they were before, and what to expect of them
+    "estimate",
+)
 
 
 class WaveformModel(nn.Module):
@@ -113,7 +119,8 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         holds JSON: labels, sampling_rate, duration_s, network, protocol, leaky, corpora, fold, split_hash, commit,
         version, precision; `temperature`, by which the logits are divided already, and `uncertain_below`, where they
         were chosen. Of a network that takes shorter waveforms too, it also holds `step_samples`, of which their
-        length must be a multiple, `least_samples`, and `tail_samples`, the zeros that they must end with.
+        length must be a multiple, `least_samples`, and `tail_samples`, the zeros that they must end with. The key
+        `vervet_network` says how to rebuild the network, see `vervet.models.exported`; int8 files lack it.
     int8 : bool, optional
         Weights of the network's matrix products as 8-bit integers, a scale per column, and their inputs quantised as
         they come. About half the time and a third of the file; front end, norms and attention stay float32.
@@ -134,14 +141,19 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
     front_end = merge(FrontEnd(), card["front_end"], str(folder / "model.json"))
     model = WaveformModel(front_end, network, card.get("temperature", 1.0)).eval()
     proto = _graph(model, front_end)
+    metadata = {}
     if int8:
         proto = quantised(proto)
-    entry = proto.metadata_props.add()
+    elif (found := origin(network, front_end, proto)) is not None:
+        metadata[KEY] = found
     told: dict[str, Any] = {"precision": "int8" if int8 else "float32"}
     if model.elastic:
         step, tail = front_end.hop_length, front_end.win_length // 2
         told |= {"step_samples": step, "least_samples": LEAST_STEPS * step, "tail_samples": tail}
-    entry.key, entry.value = "vervet", json.dumps(_metadata(card, front_end) | told)
+    metadata["vervet"] = _metadata(card, front_end) | told
+    for key, value in metadata.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, json.dumps(value)
     onnx.checker.check_model(proto)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, proto.SerializeToString())
@@ -226,5 +238,5 @@ def quantised(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _metadata(card: dict[str, Any], front_end: FrontEnd) -> dict[str, Any]:
     audio = {"sampling_rate": front_end.sampling_rate, "duration_s": front_end.duration_s}
-    calibration = {key: card[key] for key in CALIBRATION_KEYS if key in card}
-    return audio | {key: card[key] for key in CARD_KEYS} | calibration
+    known = {key: card[key] for key in OPTIONAL_KEYS if key in card}
+    return audio | {key: card[key] for key in CARD_KEYS} | known

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-CORPORA = ("cremad", "emodb", "savee", "table")
+CORPORA = ("cremad", "emodb", "folders", "savee", "table")
+OWN = ("folders", "table")  # not published under a name: they lie where the user says
 NAMED_IN_ERROR = 5  # faults that one message spells out; `vervet corpus check` names them all
 
 
@@ -23,7 +24,7 @@ class Utterance:
     """One recording and what is known of it. It travels whole through splits, training and evaluation."""
 
     path: Path
-    emotion: str  # one of vervet.emotions.EMOTIONS
+    emotion: str  # one of vervet.emotions.EMOTIONS; of a user's own corpus, any name that label_of allows
     corpus: str
     speaker: str = ""  # empty: unknown
     sentence: str = ""  # empty: unknown
@@ -66,7 +67,7 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     name : str
         One of `CORPORA`.
     root : Path, optional
-        Folder of the corpus; for "table" the CSV file. Where not given, the folder `name` inside the one that the
+        Folder of the corpus; for "table" the CSV file; for "folders" the folder of folders. Where not given, the folder `name` inside the one that the
         environment variable VERVET_CORPORA names.
 
     Returns
@@ -133,8 +134,9 @@ def corpus_root(name: str, root: Path | None = None) -> Path:
         If neither is given, or nothing lies there; the message says what to set.
     """
     if root is None:
-        if name == "table":
-            raise ValueError("a table has no default place: give the path of the CSV file as --root")
+        if name in OWN:
+            what = "the path of the CSV file" if name == "table" else "the folder"
+            raise ValueError(f"a corpus of your own has no default place: give {what} as --root")
         parent = os.environ.get("VERVET_CORPORA")
         if not parent:
             raise ValueError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from vervet.corpora import Fault, Utterance
-from vervet.emotions import canonical
+from vervet.emotions import label_of
 
 REQUIRED = ("file", "emotion")
 OPTIONAL = ("speaker", "sentence", "sex", "split", "start", "end")
@@ -29,9 +29,9 @@ SEXES = {"female": "female", "f": "female", "male": "male", "m": "male"}
 def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
     """Name the clips of the CSV file `root`, whose paths are relative to its folder, by their full paths.
 
-    Each row at fault is a fault: an unknown emotion, split or sex, a file that does not exist or that an earlier row
-    names, or only a part of one, by the `start` and `end` of audformat. The message tells the row's line in the CSV
-    file.
+    Emotions become labels as `vervet.emotions.label_of` says. Each row at fault is a fault: an emotion without a label,
+    an unknown split or sex, a file that does not exist or that an earlier row names, or only a part of one, by the
+    `start` and `end` of audformat. The message tells the row's line in the CSV file.
 
     Raises
     ------
@@ -39,7 +39,9 @@ def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
         If the CSV file has no column `file` or `emotion`, or no rows.
     """
     lines: dict[str, int] = {}
-    for line, row in read_rows(root, REQUIRED, OPTIONAL):
+    rows = list(read_rows(root, REQUIRED, OPTIONAL))
+    emotions = {row["emotion"] for _, row in rows}
+    for line, row in rows:
         where = f"line {line} of {root.name}"
         path = root.parent / row["file"]
         if not row["file"] or not path.is_file():
@@ -57,7 +59,7 @@ def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
             continue
         lines[clip] = line
         try:
-            yield clip, _utterance(row, path)
+            yield clip, _utterance(row, path, emotions)
         except ValueError as error:
             yield Fault("label", str(path), f"{where}: {error}")
 
@@ -110,10 +112,10 @@ def _is_part(row: dict[str, str]) -> bool:
     return bool(re.search("[1-9]", row["start"])) or row["end"] not in ("", "NaT")
 
 
-def _utterance(row: dict[str, str], path: Path) -> Utterance:
+def _utterance(row: dict[str, str], path: Path, emotions: Collection[str]) -> Utterance:
     return Utterance(
         path,
-        canonical(row["emotion"]),
+        label_of(row["emotion"], emotions),
         "table",
         speaker=row["speaker"],
         sentence=row["sentence"],

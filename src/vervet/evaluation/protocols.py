@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ import numpy as np
 
 from vervet.corpora import Utterance
 
-PROTOCOLS = ("paper", "clip", "sentence", "speaker", "table")
+PROTOCOLS = ("paper", "clip", "sentence", "speaker", "speakers", "table", "all")
 LEAKY = ("paper",)  # versions of one clip stand on both sides
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1  # of what is not test
 PAPER_VALIDATION_SHARE = 0.025  # of what is not test; trained on too, since the published split leaves nothing aside
+BLOCKS = 5  # of sentences, and of speakers under `speakers`
 CREMAD_ACTOR_BLOCKS = ((1001, 1018), (1019, 1036), (1037, 1054), (1055, 1072), (1073, 1091))
 
 
@@ -89,11 +90,12 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
         "paper": all versions of all clips pooled, then 80/20 at random, stratified by emotion (leaky: so the published
         figures were made). "clip": clips split 80/20 first, stratified, only the training side augmented.
         "sentence": a fifth of the sentences is kept out. "speaker": leave one speaker out; for CREMA-D five blocks of
-        actors. "table": as its `split` column says.
+        actors. "speakers": a fifth of the speakers is kept out. "table": as its `split` column says. "all": everything
+        trains, nothing validates or tests, for the last network once others have told what to expect of it.
     fold : int
         From 0. Under `paper` and `clip` each of the five folds tests another fifth.
     seed : int
-        Draws the random protocols; `sentence` and `speaker` do not depend on it.
+        Draws the random protocols; `sentence`, `speaker` and `speakers` do not depend on it.
     versions : tuple of str
         What the training side is augmented with, "original" first.
 
@@ -108,12 +110,15 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
     ValueError
         For an unknown protocol, a fold out of range, too few speakers, or a side left empty.
     """
-    makers = {"paper": _paper, "clip": _clip, "sentence": _sentence, "speaker": _speaker, "table": _table}
+    makers = {
+        "paper": _paper, "clip": _clip, "sentence": _sentence, "speaker": _speaker, "speakers": _speakers,
+        "table": _table, "all": _all,
+    }  # fmt: skip
     if protocol not in makers:
         raise ValueError(f"unknown protocol {protocol!r}; known are {', '.join(PROTOCOLS)}")
     folds, train, validation, test = makers[protocol](utterances, fold, seed, versions)
     for name, side in (("training", train), ("validation", validation), ("test", test)):
-        if not side:
+        if not side and (protocol != "all" or name == "training"):
             raise ValueError(f"protocol {protocol}, fold {fold}: the {name} side is empty")
     return Split(protocol, fold, folds, tuple(train), tuple(validation), tuple(test))
 
@@ -163,10 +168,7 @@ def _clip(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple
 
 def _sentence(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
     by_sentence = _by("sentence", utterances)
-    sentences = sorted(by_sentence)
-    return _blocked(
-        by_sentence, [tuple(sentences[k::5]) for k in range(5) if sentences[k:]], "sentence", fold, versions
-    )
+    return _blocked(by_sentence, _fifths(by_sentence), "sentence", fold, versions)
 
 
 def _speaker(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
@@ -175,6 +177,17 @@ def _speaker(utterances: Sequence[Utterance], fold: int, seed: int, versions: tu
     if {utterance.corpus for utterance in utterances} == {"cremad"}:
         blocks = [tuple(s for s in sorted(by_speaker) if low <= int(s) <= high) for low, high in CREMAD_ACTOR_BLOCKS]
     return _blocked(by_speaker, [block for block in blocks if block], "speaker", fold, versions)
+
+
+def _speakers(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
+    by_speaker = _by("speaker", utterances)
+    return _blocked(by_speaker, _fifths(by_speaker), "speaker", fold, versions)
+
+
+def _fifths(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Every fifth of the sorted names, from each of the first five on."""
+    ordered = sorted(names)
+    return [tuple(ordered[k::BLOCKS]) for k in range(BLOCKS) if ordered[k:]]
 
 
 def _by(attribute: str, utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
@@ -216,3 +229,8 @@ def _table(utterances: Sequence[Utterance], fold: int, seed: int, versions: tupl
         emotions = [u.emotion for u in sides["train"]]
         sides["train"], sides["validation"] = _cut(sides["train"], emotions, 0, VALIDATION_SHARE, rng)
     return 1, _versions(sides["train"], versions), _versions(sides["validation"]), _versions(sides["test"])
+
+
+def _all(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
+    _check_fold(fold, 1, "all")
+    return 1, _versions(utterances, versions), [], []

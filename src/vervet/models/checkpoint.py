@@ -86,7 +86,7 @@ def save_network(folder: Path, model: VisionTransformer, card: dict[str, Any]) -
 
 
 def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
-    """Rebuild the network of a folder: a run, one of its stages, or what `vervet export --hub` wrote.
+    """Rebuild the network of a folder: a run, one of its stages, or what `vervet export --hub` wrote; or of an ONNX file.
 
     Returns
     -------
@@ -98,6 +98,10 @@ def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
     ValueError
         If the folder holds no network, or one that does not fit its card.
     """
+    if folder.suffix == ".onnx" and folder.is_file():
+        from vervet.models.exported import read_exported  # imports onnx, which training does without
+
+        return read_exported(folder.read_bytes(), str(folder))
     path = next((folder / name for name in ("model.json", "config.json") if (folder / name).exists()), None)
     if path is None:
         raise ValueError(f"{folder}: holds no model.json; is it a finished run?")
