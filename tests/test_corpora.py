@@ -124,7 +124,7 @@ def test_empty_and_missing_folders(tmp_path):
 
 
 def test_unknown_corpus_lists_the_known():
-    with pytest.raises(ValueError, match="unknown corpus 'iemocap'; known are cremad, emodb, savee, table"):
+    with pytest.raises(ValueError, match="unknown corpus 'iemocap'; known are cremad, emodb, folders, savee, table"):
         load_corpus("iemocap")
 
 
@@ -165,9 +165,15 @@ def test_table(tmp_path):
         ([""], "the first line has nothing"),
         (["file,emotion"], "no rows"),
         (
-            ["file,emotion", "a.wav,anger", "b.wav,odd"],
-            r"b\.wav: line 3 of clips\.csv: unknown emotion 'odd'; known are anger",
+            ["file,emotion", "a.wav,anger", "b.wav,angr"],
+            r"b\.wav: line 3 of clips\.csv: unknown emotion 'angr'; did you mean 'angry'",
         ),
+        (
+            ["file,emotion", "a.wav,Bliss", "b.wav,bliss"],
+            "line 3 of clips.csv: one emotion is written 'Bliss' and 'bliss'",
+        ),
+        (["file,emotion", "a.wav,"], "line 2 of clips.csv: no emotion is named"),
+        (["file,emotion", "a.wav,speaker"], "cannot be called 'speaker'"),
         (["file,emotion", "c.wav,anger"], r"c\.wav: line 2 of clips\.csv: no such file"),
         (["file,emotion", ",anger"], "line 2 of clips.csv: no such file"),
         (["file,emotion", "a.wav,anger", "./a.wav,fear"], r"line 3 of clips\.csv: already on line 2; keep one"),
@@ -179,6 +185,36 @@ def test_faulty_table(tmp_path, rows, message):
     touch(tmp_path, "a.wav", "b.wav")
     with pytest.raises(ValueError, match=message):
         load_corpus("table", table(tmp_path, *rows))
+
+
+def test_a_table_may_have_emotions_of_its_own(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav")
+    path = table(tmp_path, "file,emotion", "a.wav,calm", "b.wav,Neutral", "c.wav,stage fright", "d.wav,Happy")
+    assert [u.emotion for u in load_corpus("table", path)] == ["calm", "neutral", "stage fright", "happiness"]
+
+
+def test_folders(tmp_path):
+    touch(tmp_path, "Angry/2.wav", "Angry/ann/1.flac", "lampenfieber/1.MP3", "readme.txt", "stray.wav", ".hidden/1.wav")
+    touch(tmp_path, "Angry/.DS_Store", "Angry/notes.txt")
+    found = [(u.path.relative_to(tmp_path).as_posix(), u.emotion, u.speaker) for u in load_corpus("folders", tmp_path)]
+    assert found == [
+        ("Angry/2.wav", "anger", ""), ("Angry/ann/1.flac", "anger", "ann"), ("lampenfieber/1.MP3", "lampenfieber", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["a.wav"], "no folders in it; give each emotion a folder of its own"),
+        (["anger/a.wav", "fear/notes.txt"], r"fear: no audio files \(\.wav"),
+        (["anger/ann/monday/a.wav", "anger/b.wav"], "monday: a folder inside that of a speaker"),
+        (["anger/a.wav", "sadnes/a.wav"], "unknown emotion 'sadnes'; did you mean 'sadness'"),
+    ],
+)
+def test_faulty_folders(tmp_path, files, message):
+    touch(tmp_path, *files)
+    with pytest.raises(ValueError, match=message):
+        load_corpus("folders", tmp_path)
 
 
 def test_table_that_is_none(tmp_path):

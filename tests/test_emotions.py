@@ -1,6 +1,6 @@
 import pytest
 
-from vervet.emotions import ALIASES, EMOTIONS, canonical
+from vervet.emotions import ALIASES, EMOTIONS, LOOSE, RESERVED, canonical, in_order, label_of
 
 
 def test_canonical_names_stand_for_themselves():
@@ -32,3 +32,41 @@ def test_no_alias_means_two_emotions():
 def test_unknown_label_lists_the_known(label):
     with pytest.raises(ValueError, match=rf"unknown emotion {label!r}; known are anger \(angry, .*surprise"):
         canonical(label)
+
+
+@pytest.mark.parametrize(
+    ("name", "among", "label"),
+    [
+        ("Angry", ["Angry", "anger", "sad"], "anger"),
+        (" calm", ["calm", "happy"], "neutral"),
+        ("Calm", ["Calm", "neutral"], "calm"),
+        ("neutral", ["calm", "neutral"], "neutral"),
+        ("calm", ["calm", "CALM "], "neutral"),
+        ("Stage Fright ", ["Stage Fright", "calm"], "Stage Fright"),
+    ],
+)
+def test_labels_of_a_corpus(name, among, label):
+    assert label_of(name, among) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (" ", "no emotion is named"),
+        ("happines", "did you mean 'happiness'"),
+        ("Uncertain", "cannot be called 'Uncertain'"),
+        ("bliss", "one emotion is written 'Bliss' and 'bliss'"),
+    ],
+)
+def test_names_that_cannot_be_labels(name, message):
+    with pytest.raises(ValueError, match=message):
+        label_of(name, [name, "Bliss", "anger"])
+
+
+def test_own_labels_stand_behind_the_canonical_ones():
+    assert in_order(["zeal", "sadness", "awe", "anger", "awe"]) == ("anger", "sadness", "awe", "zeal")
+
+
+def test_loose_aliases_are_aliases_and_no_label_is_a_column():
+    assert set(LOOSE) <= {alias for aliases in ALIASES.values() for alias in aliases}
+    assert not set(RESERVED) & {*EMOTIONS, *(alias for aliases in ALIASES.values() for alias in aliases)}

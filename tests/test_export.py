@@ -168,6 +168,13 @@ def test_a_file_is_predicted_as_the_network_does(exported, tmp_path):
     assert prediction.end_s == pytest.approx(30_000 / 16_000)
 
 
+def test_every_weight_of_teacher_and_student_comes_back(exported):
+    folder, path = exported
+    network, again = load_network(folder)[0].state_dict(), load_network(path)[0].state_dict()
+    assert list(network) == list(again)
+    assert all(torch.equal(network[name].view(torch.int32), again[name].view(torch.int32)) for name in network)
+
+
 def test_export_command(exported, tmp_path, capsys):
     folder, path = exported
     assert main(["export", str(folder), "--out", str(tmp_path / "deep" / "again.onnx")]) == 0

@@ -33,6 +33,8 @@ MAY_USE = {
         "models",
         "evaluation",
         "machine",
+        "predict",
+        "export",
         "__init__",
     },
     "machine": set(),

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from vervet.predict import Predictor
 
 
+PROTOCOLS = ("paper", "clip", "sentence", "speaker", "speakers", "table")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -156,13 +159,28 @@ def _parser() -> argparse.ArgumentParser:
         "train", _train, "train by the three stages of a recipe; --key=value overrides a setting", settings=True
     )
     sub.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
-    sub.add_argument("--corpus", required=True, help="emodb, savee, cremad, or table")
+    sub.add_argument("--corpus", required=True, help="emodb, savee, cremad, table, or folders")
     sub.add_argument("--root", type=Path, default=None, help="folder or table; default: $VERVET_CORPORA/NAME")
-    sub.add_argument("--protocol", required=True, choices=("paper", "clip", "sentence", "speaker", "table"))
+    sub.add_argument("--protocol", required=True, choices=(*PROTOCOLS, "all"))
     sub.add_argument("--fold", default="0", help="which fold is the test side: a number, several (0,2,5-7), or all")
     sub.add_argument("--jobs", type=int, default=1, help="how many of several folds to train at a time; default: 1")
     sub.add_argument("--teacher", type=Path, default=None, metavar="RUN", help="take over the teacher of another run")
+    sub.add_argument("--init", default=None, metavar="MODEL", help="start the student from it: see finetune --model")
     sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; continues what it holds")
+    sub.add_argument("--no-export", action="store_true", help="write no ONNX file")
+    sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
+    sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+    sub = command(
+        "finetune", _finetune, "train a model on with clips of your own; --key=value overrides a setting", settings=True
+    )
+    sub.add_argument(
+        "data", type=Path, metavar="DATA", help="folder with a folder per emotion, or CSV: file,emotion,..."
+    )
+    sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder; continues what it holds")
+    sub.add_argument("--model", default=None, help="run folder or .onnx file to start from; default: the shipped model")
+    sub.add_argument("--protocol", default="auto", choices=("auto", *PROTOCOLS[1:]), help="of the estimate")
+    sub.add_argument("--jobs", type=int, default=None, help="how many runs at a time; default: one per core")
     sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
@@ -195,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("corpus", _corpus, "compare a corpus on disk with its published release")
     sub.add_argument("action", choices=("check",))
-    sub.add_argument("name", help="emodb, savee, cremad, or table")
+    sub.add_argument("name", help="emodb, savee, cremad, table, or folders")
     sub.add_argument("--root", type=Path, default=None, help="folder or table; default: $VERVET_CORPORA/NAME")
     formats(sub, "text", "json")
 
@@ -330,24 +348,40 @@ def _train(args: argparse.Namespace) -> int:
     command = ["vervet", *args.words]
     name, fold = recipe_name(args.recipe, args.settings), int(args.fold)
     run = train(
-        recipe, args.corpus, args.root, args.protocol, fold, args.out, cache, name, command, args.cpu, args.teacher
-    )
+        recipe, args.corpus, args.root, args.protocol, fold, args.out, cache, name, command, args.cpu, args.teacher,
+        args.init,
+    )  # fmt: skip
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first
-        export(run, run / "model.onnx")
-        print(summary(present(run)))
+        if not args.no_export:
+            print(export(run, run / "model.onnx"), file=sys.stderr)
+        if args.protocol != "all":  # which tests nothing
+            print(summary(present(run)))
     return 0
 
 
 def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     from vervet.evaluation.run import evaluate, summary
+    from vervet.training.base import load_base, start_from
     from vervet.training.study import Job, folds_of, run_jobs
 
+    if args.init:
+        recipe = start_from(recipe, load_base(args.init))
     if args.teacher:
         raise ValueError("--teacher belongs to one fold; several need a study, see docs/training.md")
     folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
     words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings)
     jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}", recipe) for fold in folds]
-    print(summary(evaluate(run_jobs(jobs, args.jobs, _passed_on(args, "root", "cache", "cpu")))))
+    print(summary(evaluate(run_jobs(jobs, args.jobs, _passed_on(args, "root", "cache", "cpu", "init", "no_export")))))
+    return 0
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    from vervet.evaluation.run import summary
+    from vervet.training.finetune import finetune, told
+
+    more = _passed_on(args, "cache", "cpu")
+    records = finetune(args.data, args.out, args.model, args.protocol, args.settings, args.jobs, more)
+    print(f"{summary(records)}\n\n{told(records, args.out)}")
     return 0
 
 
@@ -371,8 +405,8 @@ def _passed_on(args: argparse.Namespace, *names: str) -> list[str]:
     """Options of this command as words for the runs that it starts."""
     words = []
     for name in names:
-        value = getattr(args, name)
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value else []
+        value, option = getattr(args, name), f"--{name.replace('_', '-')}"
+        words += [option] if value is True else [option, str(value)] if value else []
     return words
 
 

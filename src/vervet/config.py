@@ -196,7 +196,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Parameters
     ----------
     path : Path
-        YAML; every key is optional, what is not named keeps its default.
+        YAML; every key is optional, what is not named keeps its default. Or the name of a recipe that comes with
+        Vervet, such as `finetune`.
     overrides : sequence of str, optional
         Settings that win over the file's, as `--key=value` or `--part.key=value`, e.g. `--student.lr=3e-4`.
 
@@ -212,7 +213,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     import yaml
 
-    data = read_yaml(path) or {}
+    data = read_yaml(_found(path)) or {}
     if not isinstance(data, dict):
         raise ValueError(f"{path}: a recipe is a mapping of settings, not a {type(data).__name__}")
     for override in overrides:
@@ -257,6 +258,12 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(), Strict)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
+
+
+def _found(recipe: Path) -> Path:
+    """A recipe's file; one that comes with Vervet may go by its name."""
+    shipped = Path(__file__).parent / "recipes" / f"{recipe}.yaml"
+    return shipped if not recipe.is_file() and recipe.name == str(recipe) and shipped.is_file() else recipe
 
 
 def recipe_name(path: Path, overrides: Sequence[str]) -> str:

@@ -96,7 +96,9 @@ def label_of(name: str, among: Collection[str]) -> str:
     if folded in RESERVED:
         raise ValueError(f"an emotion cannot be called {text!r}: predictions have a column of that name")
     if near := difflib.get_close_matches(folded, _CANONICAL, n=1, cutoff=MISSPELT):
-        raise ValueError(f"unknown emotion {text!r}; did you mean {near[0]!r}? An emotion of your own needs another name")
+        raise ValueError(
+            f"unknown emotion {text!r}; did you mean {near[0]!r}? An emotion of your own needs another name"
+        )
     written = sorted({other.strip() for other in among if other.strip().casefold() == folded})
     if len(written) > 1:
         raise ValueError(f"one emotion is written {' and '.join(map(repr, written))}; write it alike everywhere")

@@ -238,5 +238,5 @@ def quantised(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _metadata(card: dict[str, Any], front_end: FrontEnd) -> dict[str, Any]:
     audio = {"sampling_rate": front_end.sampling_rate, "duration_s": front_end.duration_s}
-    known = {key: card[key] for key in OPTIONAL_KEYS if key in card}
+    known = {key: card[key] for key in OPTIONAL_KEYS if card.get(key) is not None}
     return audio | {key: card[key] for key in CARD_KEYS} | known

@@ -67,8 +67,8 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     name : str
         One of `CORPORA`.
     root : Path, optional
-        Folder of the corpus; for "table" the CSV file; for "folders" the folder of folders. Where not given, the folder `name` inside the one that the
-        environment variable VERVET_CORPORA names.
+        Folder of the corpus; for "table" the CSV file; for "folders" the folder of folders. Where not given, the folder
+        `name` inside the one that the environment variable VERVET_CORPORA names.
 
     Returns
     -------

@@ -42,7 +42,9 @@ def _clips(folder: Path, emotion: str) -> Iterator[tuple[str, Utterance] | Fault
     for path, speaker in found:
         yield str(path.resolve()), Utterance(path, emotion, "folders", speaker=speaker)
     for deeper in (inner for speaker in speakers for inner in _folders(speaker)):
-        yield Fault("misplaced", str(deeper), "a folder inside that of a speaker; clips lie in EMOTION/SPEAKER/ at most")
+        yield Fault(
+            "misplaced", str(deeper), "a folder inside that of a speaker; clips lie in EMOTION/SPEAKER/ at most"
+        )
     if not found:
         yield Fault("empty", str(folder), f"no audio files ({', '.join(AUDIO_SUFFIXES)}) in it; fill or remove it")
 

@@ -65,15 +65,15 @@ def read_exported(content: bytes, name: str) -> tuple[VisionTransformer, dict[st
     """
     try:
         proto = onnx.load_from_string(content)
-        metadata = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
-        card = metadata["vervet"]
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        card = json.loads(metadata["vervet"])
     except Exception as error:  # of protobuf, with no common base
         raise ValueError(f"{name}: not a Vervet model ({error})") from error
     if card.get("precision") == "int8":
         raise ValueError(f"{name}: its weights are rounded to 8 bits; train from the float32 model that it was made of")
     if KEY not in metadata:
         raise ValueError(f"{name}: does not say where its weights are; export it again, or give its run folder instead")
-    told, tensors = metadata[KEY], _initialisers(proto)
+    told, tensors = json.loads(metadata[KEY]), _initialisers(proto)
     network = VisionTransformer(merge(Vit(), told["vit"], name), len(card["labels"]))
     state = {
         key: torch.from_numpy(_gathered(told["weights"][key], tensors).reshape(value.shape).copy())

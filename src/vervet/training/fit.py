@@ -130,7 +130,7 @@ def fit(
         Of the stage, for the bar and the logs.
     train, validation : Side
         What is learnt from, and what chooses the epoch where the stage keeps the best: the highest UAR, then the
-        lowest loss; where it has no cross-entropy, the lowest loss.
+        lowest loss; where it has no cross-entropy, the lowest loss. The latter may be empty where the last is kept.
     labels : tuple of str
         The emotions, in the order of the logits.
     seed : int
@@ -151,6 +151,8 @@ def fit(
     """
     if len(train.images) < stage.batch_size:
         raise ValueError(f"stage {name}: a batch of {stage.batch_size} needs more than {len(train.images)} images")
+    if stage.keep == "best" and not len(validation.images):
+        raise ValueError(f"stage {name}: nothing validates, so no epoch is best; give --{name}.keep=last")
     device = accelerator.device
     optimizer = _optimizer(model, stage)
     checkpoint = folder / "checkpoint.safetensors"
@@ -270,7 +272,9 @@ def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
 def _validate(
     model, stage: Stage, side: Side, labels: tuple[str, ...], device: torch.device, precision: Precision
 ) -> tuple[float, float]:
-    """Loss and UAR of the validation side."""
+    """Loss and UAR of the validation side; NaN where it is empty."""
+    if not len(side.images):
+        return math.nan, math.nan
     logits, features = predict(model, side.images, device, precision)
     loss = float(loss_of(stage, logits, features, side.emotions, side.targets))
     true = [labels[i] for i in side.emotions.tolist()]

@@ -22,12 +22,13 @@ import vervet
 from vervet.config import Recipe, merge
 from vervet.corpora import corpus_root, load_corpus
 from vervet.corpora.check import clean
-from vervet.emotions import EMOTIONS
+from vervet.emotions import EMOTIONS, in_order
 from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.leakage import audit
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.machine import processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
+from vervet.training.base import load_base, start_from
 from vervet.training.fit import predict
 from vervet.training.pool import make_pool
 from vervet.training.stages import Workshop, is_done, run_stages
@@ -51,6 +52,7 @@ def train(
     command: Sequence[str] = (),
     cpu: bool = False,
     teacher: Path | None = None,
+    init: str | None = None,
 ) -> Path:
     """Train by a recipe and test the networks that come of it.
 
@@ -59,7 +61,7 @@ def train(
     recipe : Recipe
         Every setting.
     corpus : str
-        "emodb", "savee", "cremad" or "table".
+        "emodb", "savee", "cremad", "table" or "folders".
     root : Path or None
         Where it lies; None looks under VERVET_CORPORA.
     protocol, fold : str, int
@@ -77,6 +79,8 @@ def train(
         Leave a GPU alone.
     teacher : Path, optional
         A run whose teacher is taken over instead of training one: it must have been trained as this one would be.
+    init : str, optional
+        The model whose weights the student starts from, as for `vervet.training.base.load_base`.
 
     Returns
     -------
@@ -91,11 +95,14 @@ def train(
     """
     if teacher:
         recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage != "teacher"))
+    base = load_base(init) if init else None
+    if base:
+        recipe = start_from(recipe, base)
     accelerator = Accelerator(cpu=cpu)
     root = corpus_root(corpus, root)
     utterances, removed = clean(load_corpus(corpus, root), recipe.silent, recipe.contradictory)
     sides = split(utterances, protocol, fold, recipe.seed, recipe.augment.versions)
-    labels = tuple(e for e in EMOTIONS if any(utterance.emotion == e for utterance in utterances))
+    labels = in_order(utterance.emotion for utterance in utterances)
     identity = {
         "recipe": recipe_name,
         "settings": settings_of(recipe),
@@ -106,6 +113,7 @@ def train(
         "folds": sides.folds,
         "split_hash": sides.hash(),
         "labels": list(labels),
+        "base": base.origin if base else None,
     }
     if accelerator.is_main_process:
         folder = root.parent if root.is_file() else root
@@ -114,18 +122,20 @@ def train(
             _borrow(teacher, out, identity)
         for utterance, reason in removed:
             print(f"left out: {utterance.path.name}: {reason}", file=sys.stderr)
+        if own := [label for label in labels if label not in EMOTIONS]:
+            print(f"labels of your own, kept as they are: {', '.join(own)}", file=sys.stderr)
     accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         pool = make_pool(utterances, recipe.front_end, recipe.augment, cache)
     card = identity | {"vervet_version": vervet.__version__, "commit": commit(), "front_end": asdict(recipe.front_end)}
     card["corpora"] = sorted({utterance.corpus for utterance in utterances})
-    workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator)
+    workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator, base)
     run_stages(workshop)
     if accelerator.is_main_process:
         for stage in ("teacher", "matching", "student"):
             if is_done(out / stage) and not (out / stage / BORROWED).exists():
                 _calibrate(workshop, stage)
-                if not (out / stage / "predictions.csv").exists():
+                if sides.test and not (out / stage / "predictions.csv").exists():
                     _test(workshop, stage)
         _publish(out)
     accelerator.wait_for_everyone()
@@ -148,7 +158,7 @@ def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command
     """Write what is known before training, or check that it is what the folder already says."""
     path = out / "run.json"
     if path.exists():
-        differing = _differences(read_record(out), identity)
+        differing = differences(read_record(out), identity)
         if differing:
             raise ValueError(f"{out} holds another run, which differs in {'; '.join(differing)}. Choose another --out")
         return
@@ -157,10 +167,11 @@ def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command
         raise ValueError(f"{out} is not empty and holds no run; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     rows = sides.rows(root)
-    finding = audit(rows, root)
-    print("\n".join(finding.verdict), file=sys.stderr)
     write_table(out / "split.csv", rows)
-    write_json(out / "audit.json", finding.to_json())
+    if sides.test:
+        finding = audit(rows, root)
+        print("\n".join(finding.verdict), file=sys.stderr)
+        write_json(out / "audit.json", finding.to_json())
     record = {"command": shlex.join(command), "commit": commit(), "machine": machine(), "versions": versions()}
     recipe = yaml.safe_dump(identity["settings"], sort_keys=False)
     write_atomically(out / "recipe.yaml", recipe.encode())
@@ -176,7 +187,7 @@ def _borrow(source: Path, out: Path, identity: dict[str, Any]) -> None:
     known = read_record(source)
     wanted = {key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash")}
     wanted["settings"] = {key: identity["settings"][key] for key in TEACHER_SETTINGS}
-    differing = _differences(known, wanted)
+    differing = differences(known, wanted)
     if differing:
         raise ValueError(f"--teacher {source} differs in {'; '.join(differing)}")
     (out / "teacher").mkdir(exist_ok=True)
@@ -186,12 +197,13 @@ def _borrow(source: Path, out: Path, identity: dict[str, Any]) -> None:
             write_atomically(out / "teacher" / name, (source / "teacher" / name).read_bytes())
 
 
-def _differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """Name what is wanted and not known to be so, with both values."""
     found = []
     for key, value in wanted.items():
         old = known.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
-            found += _differences(old, value, f"{prefix}{key}.")
+            found += differences(old, value, f"{prefix}{key}.")
         elif old != value:
             found.append(f"{prefix}{key} ({old!r} there, {value!r} here)")
     return found

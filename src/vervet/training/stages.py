@@ -13,6 +13,7 @@ from vervet.config import Recipe, Vit
 from vervet.evaluation.protocols import Sample, Split
 from vervet.models.checkpoint import load, load_network, save, save_network
 from vervet.models.vit import VisionTransformer
+from vervet.training.base import Base, take_over
 from vervet.training.fit import Side, fit, kept_epoch, predict, seed_of
 from vervet.training.pool import Pool
 
@@ -28,6 +29,7 @@ class Workshop:
     folder: Path  # the run; each stage has a folder of its own in it
     card: dict[str, Any]  # goes with every network that is saved
     accelerator: Accelerator
+    base: Base | None = None  # whose weights the student starts from
 
     def side(self, samples: Sequence[Sample], targets: Tensor | None = None) -> Side:
         """The images of some samples, with their emotions and perhaps the teacher's features of them."""
@@ -71,8 +73,10 @@ def _matching(workshop: Workshop) -> None:
 
 
 def _student(workshop: Workshop) -> None:
-    """Emotions and the teacher's feature together, from the matched student if there is one, else from nothing."""
+    """Emotions and the teacher's feature together, from the base, the matched student, or else from nothing."""
     model = _new(workshop, workshop.recipe.student_network, "student")
+    if workshop.base:
+        take_over(model, workshop.labels, workshop.base)
     if is_done(workshop.folder / "matching"):
         matched, _ = load_network(workshop.folder / "matching")
         model.load_state_dict(matched.state_dict())

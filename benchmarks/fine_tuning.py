@@ -1,0 +1,44 @@
+"""Draw a small corpus from a large one, to see what fine-tuning does with a hundred clips; see docs/fine-tuning.md.
+
+    python benchmarks/fine_tuning.py cremad /data/CREMA-D few.csv --speakers 1040 1041 1042 1043 1044
+    vervet finetune few.csv --out runs/few
+    vervet train finetune --corpus table --root few.csv --protocol speaker --fold all --out runs/few-scratch
+
+The second line goes on from the shipped model, the third trains the same network by the same recipe from nothing.
+"""
+
+import argparse
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from vervet.corpora import load_corpus
+from vervet.corpora.check import clean
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("corpus")
+parser.add_argument("root", type=Path)
+parser.add_argument("out", type=Path)
+parser.add_argument("--clips", type=int, default=100)
+parser.add_argument("--speakers", nargs="+", default=None, help="default: all")
+parser.add_argument("--seed", type=int, default=0)
+args = parser.parse_args()
+
+utterances, _ = clean(load_corpus(args.corpus, args.root))
+chosen = [u for u in utterances if args.speakers is None or u.speaker in args.speakers]
+order = np.random.default_rng(args.seed).permutation(len(chosen))
+# Speakers and emotions in turn, as evenly as the number of clips allows.
+rank: Counter = Counter()
+ranked = []
+for index in order:
+    utterance = chosen[index]
+    ranked.append((rank[utterance.speaker, utterance.emotion], int(index)))
+    rank[utterance.speaker, utterance.emotion] += 1
+few = sorted(index for _, index in sorted(ranked, key=lambda pair: pair[0])[: args.clips])
+with args.out.open("w", newline="") as file:
+    table = csv.writer(file)
+    table.writerow(["file", "emotion", "speaker", "sentence"])
+    for utterance in (chosen[index] for index in few):
+        table.writerow([utterance.path.resolve(), utterance.emotion, utterance.speaker, utterance.sentence])

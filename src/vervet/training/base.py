@@ -1,0 +1,124 @@
+"""The network that training starts from, where it does not start from chance."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vervet.config import NETWORKS, FrontEnd, Recipe, Vit, merge
+from vervet.models.checkpoint import load_network
+from vervet.models.exported import read_exported
+from vervet.models.vit import VisionTransformer
+from vervet.predict import find_model
+
+
+@dataclass(frozen=True)
+class Base:
+    """A trained network and what is known of it."""
+
+    name: str  # where it was found
+    network: VisionTransformer
+    card: dict[str, Any]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The emotions that its head knows."""
+        return tuple(self.card["labels"])
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the card of a network trained from this one says of it; no path, but a hash of the weights."""
+        weights = hashlib.sha256()
+        for tensor in self.network.state_dict().values():
+            weights.update(tensor.numpy().tobytes())
+        known = ("corpora", "protocol", "leaky", "recipe", "split_hash", "commit", "base")
+        told = {key: self.card[key] for key in known if key in self.card}
+        return told | {"labels": list(self.labels), "weights": weights.hexdigest()[:16]}
+
+
+def load_base(model: str | Path | None = None) -> Base:
+    """Read the network to start from.
+
+    Parameters
+    ----------
+    model : str or Path, optional
+        A run folder, an exported `.onnx` file, or the name of a shipped model; the shipped default where not given.
+
+    Returns
+    -------
+    Base
+        With every weight as it was trained.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or its weights cannot be had back.
+    """
+    if model is not None and Path(model).is_dir():
+        return Base(str(model), *load_network(Path(model)))
+    name, content = find_model(model)
+    return Base(name, *read_exported(content, name))
+
+
+def start_from(recipe: Recipe, base: Base) -> Recipe:
+    """Give a recipe the front end and the network of its base.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of the student stage alone. Its network's dropout stays as it is: it has no weights.
+    base : Base
+        What training starts from.
+
+    Returns
+    -------
+    Recipe
+        With which the base's weights fit.
+
+    Raises
+    ------
+    ValueError
+        If the recipe has other stages, or settings of its own for the front end or the network.
+    """
+    if recipe.stages != ("student",):
+        raise ValueError("training from a base has one stage: give --stages=student")
+    if recipe.student.alpha > 0:
+        raise ValueError("training from a base has no teacher: give --student.alpha=0")
+    front_end = merge(FrontEnd(), base.card["front_end"], base.name)
+    dropout = recipe.student_network.dropout
+    network = replace(base.network.config, dropout=dropout)
+    for name, own, default, given in (
+        ("front_end", recipe.front_end, FrontEnd(), front_end),
+        ("student_network", recipe.student_network, replace(NETWORKS["student"], dropout=dropout), network),
+    ):
+        if own not in (default, given):
+            raise ValueError(f"{name} is that of the base, {base.name}, and cannot be set")
+    unused = Vit(image=network.image, patch=(network.image[0], 1), embed_dim=network.embed_dim)
+    return replace(recipe, front_end=front_end, student_network=network, teacher_network=unused)
+
+
+@torch.no_grad()
+def take_over(network: VisionTransformer, labels: tuple[str, ...], base: Base) -> None:
+    """Give a new network the weights of its base.
+
+    Parameters
+    ----------
+    network : VisionTransformer
+        Of the base's shape, but for the head.
+    labels : tuple of str
+        Of the new network. The head's rows of emotions that the base knows are taken over; all others stay as they are.
+    base : Base
+        Where the weights come from.
+    """
+    weights = {key: value for key, value in base.network.state_dict().items() if not key.startswith("head.")}
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    assert (set(missing), set(unexpected)) == ({"head.weight", "head.bias"}, set())
+    for row, label in enumerate(labels):
+        if label in base.labels:
+            known = base.labels.index(label)
+            network.head.weight[row] = base.network.head.weight[known]
+            network.head.bias[row] = base.network.head.bias[known]

@@ -1,0 +1,259 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import vervet
+from vervet.cli import main
+from vervet.config import FrontEnd, Vit, load_recipe
+from vervet.corpora import Utterance, load_corpus
+from vervet.models.checkpoint import load_network, save_network
+from vervet.models.vit import VisionTransformer
+from vervet.training.base import load_base, start_from, take_over
+from vervet.training.finetune import _confounded, _meaning, check_labels, protocol_for
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+HZ = {"anger": 400, "awe": 900, "sadness": 2500}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny network that knows anger, neutral and sadness by name, with random weights."""
+    folder = tmp_path_factory.mktemp("base")
+    front_end = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
+    shape = Vit(image=(16, 24), patch=(16, 1), depth=1, heads=1, dim_head=8, embed_dim=16, mlp_dim=16)
+    card = {
+        "labels": ["anger", "neutral", "sadness"], "network": "student", "corpora": ["emodb"], "protocol": "speaker",
+        "leaky": False, "fold": 8, "recipe": "tiny", "split_hash": "0" * 16, "commit": "", "vervet_version": "0.1.0",
+        "front_end": asdict(front_end),
+    }  # fmt: skip
+    torch.manual_seed(0)
+    save_network(folder, VisionTransformer(shape, 3), card)
+    return folder
+
+
+def tones(folder, speakers=("",), takes=5, emotions=tuple(HZ)):
+    """A folder of folders, `emotion/speaker/take.wav`; each emotion is a tone of its own."""
+    rng = np.random.default_rng(0)
+    for number, speaker in enumerate(speakers):
+        for emotion in emotions:
+            place = folder / emotion / speaker
+            place.mkdir(parents=True, exist_ok=True)
+            for take in range(takes):
+                t = np.arange(int(16_000 * rng.uniform(0.5, 1.0))) / 16_000
+                wave = 0.3 * np.sin(2 * np.pi * HZ[emotion] * (1 + 0.02 * number) * t) + 0.01 * rng.normal(size=len(t))
+                soundfile.write(place / f"{take}.wav", wave.astype(np.float32), 16_000)
+    return folder
+
+
+def words(data, base, out, *more):
+    return [
+        "finetune", str(data), "--model", str(base), "--out", str(out), "--cache", str(out.parent / "cache"), "--cpu",
+        "--student.epochs=2", *more,
+    ]  # fmt: skip
+
+
+def table(path, rows, columns="file,emotion,split"):
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tuned(base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    data = tones(folder / "data", ("ann", "ben", "cai"), takes=2)
+    assert main(words(data, base, folder / "run")) == 0
+    return folder / "run"
+
+
+def test_folders_give_an_estimate_and_a_model(tuned, base):
+    *folds, pooled = json.loads((tuned / "metrics.json").read_text())
+    assert [record["fold"] for record in folds] == [0, 1, 2]
+    assert (pooled["protocol"], pooled["n_test"], pooled["interval_over"]) == ("speaker", 18, "speakers")
+    assert (tuned / "figures" / "confusion.png").stat().st_size > 10_000
+    predictor = vervet.load(tuned)
+    assert predictor.labels == ("anger", "sadness", "awe")  # new labels behind those that Vervet knows
+    assert predictor.card["estimate"]["uar"] == pooled["uar"]
+    assert predictor.card["base"]["labels"] == ["anger", "neutral", "sadness"]
+    assert predictor.card["protocol"] == "all"
+    assert predictor.card["temperature"] != 1
+    (prediction,) = predictor(tuned.parent / "data" / "awe" / "ann" / "0.wav")
+    assert set(prediction.scores) == {"anger", "sadness", "awe"}
+
+
+def test_the_last_model_is_trained_on_all_clips_and_tested_on_none(tuned):
+    with (tuned / "final" / "split.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 18
+    assert {row["split"] for row in rows} == {"train"}
+    assert not (tuned / "final" / "student" / "predictions.csv").exists()
+    final, last = load_network(tuned / "final")[0].state_dict(), load_network(tuned)[0].state_dict()
+    assert all(torch.equal(final[name], last[name]) for name in final)
+
+
+def test_the_model_can_itself_be_a_base(tuned):
+    again = load_base(tuned / "model.onnx")
+    assert again.origin["weights"] == load_base(tuned).origin["weights"]
+    assert again.origin["base"]["labels"] == ["anger", "neutral", "sadness"]
+
+
+def test_the_same_words_again_change_nothing(tuned, base):
+    before = {path: path.read_bytes() for path in tuned.rglob("*") if path.suffix in (".safetensors", ".onnx", ".log")}
+    assert main(words(tuned.parent / "data", base, tuned)) == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_other_clips_settings_or_bases_need_another_folder(tuned, base, tmp_path, capsys):
+    data = tuned.parent / "data"
+    assert main([*words(data, base, tuned), "--student.lr=1e-3"]) == 1
+    assert "differs in settings.student.lr (" in capsys.readouterr().err
+    assert main(words(data, tuned, tuned)) == 1
+    assert "base.weights (" in capsys.readouterr().err
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "awe" / "ann" / "0.wav").unlink()
+    assert main(words(tmp_path / "data", base, tuned)) == 1
+    assert "split_hashes (" in capsys.readouterr().err
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(words(data, base, tmp_path)) == 1
+    assert "is not empty and holds no fine-tuning" in capsys.readouterr().err
+
+
+def test_a_table_that_marks_its_sides_keeps_them(base, tmp_path, capsys):
+    tones(tmp_path, takes=6)
+    sides = ("train", "train", "train", "validation", "test", "test")
+    rows = [f"{emotion}/{take}.wav,{emotion},{side}" for emotion in HZ for take, side in enumerate(sides)]
+    assert main(words(table(tmp_path / "clips.csv", rows), base, tmp_path / "run")) == 0
+    told = capsys.readouterr()
+    assert "The score tells about the clips that the table marks test" in told.err
+    assert "labels that the base does not know: awe" in told.err
+    assert "guessing would have a UAR of 33.3%" in told.out
+    assert "drawing" not in told.out  # of speakers nothing is known, and nothing was drawn
+    assert not (tmp_path / "run" / "final").exists()
+    (record,) = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert record["n_test"] == 6
+    assert vervet.load(tmp_path / "run").card["protocol"] == "table"
+
+
+def test_killed_it_goes_on_and_ends_the_same(base, tmp_path):
+    tones(tmp_path / "data", takes=6)
+    sides = ("train", "train", "train", "validation", "test", "test")
+    rows = [f"data/{emotion}/{take}.wav,{emotion},{side}" for emotion in HZ for take, side in enumerate(sides)]
+    clips = table(tmp_path / "clips.csv", rows)
+    assert main([*words(clips, base, tmp_path / "whole"), "--student.epochs=40"]) == 0
+    command = [sys.executable, "-m", "vervet", *words(clips, base, tmp_path / "cut"), "--student.epochs=40"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    log = tmp_path / "cut" / "fold-0" / "student" / "log.csv"
+    started = time.monotonic()
+    while not log.exists() and time.monotonic() - started < 300:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)  # and the run that it started
+    process.wait()
+    assert not (tmp_path / "cut" / "model.json").exists()
+    assert main(command[3:]) == 0
+    whole, cut = (load_network(tmp_path / name)[0].state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_what_nothing_can_be_learnt_from_is_refused(base, tmp_path, capsys):
+    def refused(data):
+        assert main(words(data, base, tmp_path / "run")) == 1
+        assert not (tmp_path / "run").exists()
+        return capsys.readouterr().err
+
+    assert "no such folder or table" in refused(tmp_path / "nowhere")
+    assert "all clips are 'awe': fine-tuning needs two labels" in refused(tones(tmp_path / "one", emotions=("awe",)))
+    few = tones(tmp_path / "few", takes=1)
+    assert "too few clips of 'anger' (1), 'awe' (1), 'sadness' (1)" in refused(few)
+    (tones(tmp_path / "empty") / "zeal").mkdir()
+    assert f"{tmp_path / 'empty' / 'zeal'}: no audio files" in refused(tmp_path / "empty")
+    (tones(tmp_path / "broken") / "awe" / "3.wav").write_bytes(b"RIFF")
+    assert f"{tmp_path / 'broken' / 'awe' / '3.wav'}: not audio that can be read" in refused(tmp_path / "broken")
+    segments = table(few / "clips.csv", ["awe/0.wav,awe,0,1"], "file,emotion,start,end")
+    assert "start" in refused(segments)
+
+
+def test_settings_that_are_the_bases_own_are_refused(base, tmp_path, capsys):
+    data = tones(tmp_path / "data")
+    for setting, message in (
+        ("--student_network.depth=7", "student_network is that of the base"),
+        ("--front_end.n_mels=64", "the front end makes"),
+        ("--front_end.top_db=60", "front_end is that of the base"),
+        ("--student.alpha=1", "has no teacher"),
+        ("--protocol=paper", "invalid choice"),
+    ):
+        if "protocol" in setting:
+            with pytest.raises(SystemExit):
+                main(words(data, base, tmp_path / "run", setting))
+        else:
+            assert main(words(data, base, tmp_path / "run", setting)) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_known_labels_keep_their_rows_and_new_ones_start_fresh():
+    base = load_base()
+    labels = ("anger", "sadness", "awe")
+    torch.manual_seed(0)
+    network = VisionTransformer(start_from(load_recipe(Path("finetune")), base).student_network, len(labels))
+    fresh = network.head.weight[2].clone()
+    take_over(network, labels, base)
+    assert torch.equal(network.head.weight[0], base.network.head.weight[base.labels.index("anger")])
+    assert torch.equal(network.head.weight[1], base.network.head.weight[base.labels.index("sadness")])
+    assert torch.equal(network.head.bias[:2], base.network.head.bias[[0, base.labels.index("sadness")]])
+    assert torch.equal(network.head.weight[2], fresh)
+    known = base.network.state_dict()
+    assert all(torch.equal(v, known[k]) for k, v in network.state_dict().items() if not k.startswith("head."))
+
+
+def clips(*named):
+    return [Utterance(Path(f"{k}.wav"), emotion, "table", speaker) for k, (emotion, speaker) in enumerate(named)]
+
+
+@pytest.mark.parametrize(
+    ("speakers", "protocol", "meaning"),
+    [
+        ([""], "clip", "Speakers unknown: one voice may be in training and in test"),
+        (["", "b", "c", "d"], "clip", "Speakers unknown of 1 clips"),
+        (["a", "b"], "clip", "Voices of the test are in training too"),
+        (["a", "b", "c"], "speaker", "voices that its training has not heard"),
+        (list("abcdef"), "speakers", "voices that its training has not heard"),
+    ],
+)
+def test_the_protocol_follows_from_what_is_known_of_speakers(speakers, protocol, meaning):
+    utterances = clips(*(("anger", speaker) for speaker in speakers))
+    assert protocol_for(utterances) == protocol
+    assert meaning in _meaning(utterances, protocol)
+
+
+def test_an_emotion_of_one_voice_is_named():
+    utterances = clips(("anger", "a"), ("anger", "b"), ("awe", "b"))
+    assert _confounded(utterances) == [
+        "awe is spoken by one speaker only: whether the emotion or the voice is recognised cannot be told."
+    ]
+    assert _confounded(clips(("awe", "a"), ("anger", "a"))) == []
+
+
+def test_five_clips_of_each_label_are_enough():
+    check_labels(clips(*[("awe", "")] * 5, *[("anger", "")] * 5))
+    with pytest.raises(ValueError, match=r"too few clips of 'awe' \(4\)"):
+        check_labels(clips(*[("awe", "")] * 4, *[("anger", "")] * 5))
+
+
+def test_the_examples_can_be_learnt_by_other_words(tmp_path):
+    rows = [
+        f"{utterance.path},{'aroused' if utterance.emotion in ('anger', 'fear', 'happiness') else 'quiet'}"
+        for utterance in load_corpus("table", EXAMPLES / "clips.csv")
+    ]
+    utterances = load_corpus("table", table(tmp_path / "arousal.csv", rows, "file,emotion"))
+    check_labels(utterances)
+    assert {utterance.emotion for utterance in utterances} == {"aroused", "quiet"}
