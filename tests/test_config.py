@@ -101,3 +101,12 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     path.write_text("seed: 1\nstudent: {lr: 1.0e-3}\nseed: 2\n")
     with pytest.raises(ValueError, match=r"twice\.yaml: key 'seed' stands twice, also in line 3"):
         load_recipe(path)
+
+
+def test_a_recipe_that_comes_with_the_package_goes_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "finetune").mkdir()  # a folder of that name is no recipe
+    recipe = load_recipe(Path("finetune"), ["--student.epochs=3"])
+    assert (recipe.stages, recipe.student.epochs, recipe.student.alpha) == (("student",), 3, 0.0)
+    with pytest.raises(FileNotFoundError):
+        load_recipe(Path("fintune"))

@@ -149,3 +149,22 @@ def test_rows_of_recordings_outside_the_root(monkeypatch):
 def test_impossible_splits_are_refused(protocol, fold, utterances, message):
     with pytest.raises(ValueError, match=message):
         split(utterances, protocol, fold, 0, VERSIONS)
+
+
+def test_speakers_tests_every_voice_once_in_five_folds():
+    utterances, tested = corpus(speakers=[f"{k:02d}" for k in range(12)]), Counter()
+    for fold in range(5):
+        made = split(utterances, "speakers", fold, 0, VERSIONS)
+        assert made.folds == 5
+        voices = [{utterance.speaker for utterance in sources(side)} for side in made.sides.values()]
+        assert not voices[0] & voices[1]
+        assert not voices[2] & (voices[0] | voices[1])
+        tested.update(voices[2])
+    assert tested == Counter(f"{k:02d}" for k in range(12))
+
+
+def test_all_trains_on_everything_and_tests_nothing():
+    made = split(corpus(), "all", 0, 0, VERSIONS)
+    assert (made.folds, len(made.train), made.validation, made.test, made.leaky) == (1, 400, (), (), False)
+    with pytest.raises(ValueError, match="the training side is empty"):
+        split([], "all", 0, 0, VERSIONS)
