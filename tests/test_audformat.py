@@ -59,7 +59,7 @@ def test_segments_of_a_database_are_items(database):
     assert [(item.file, item.start_s, item.end_s) for item in items] == [
         ("a/x.wav", 0.0, 2.0), ("a/x.wav", 2.0, 3.5), ("a/x.wav", 4.0, None),
     ]  # fmt: skip
-    assert [item.truth for item in items] == ["anger", "neutral", "neutral"]
+    assert [item.truth() for item in items] == ["anger", "neutral", "neutral"]
     assert {item.path for item in items} == {database / "a" / "x.wav"}
     assert batch.columns([database], "emotion") == ["start", "end", "emotion"]
 

@@ -354,3 +354,12 @@ def test_folders_are_listed_in_the_order_of_their_sorted_paths(tmp_path):
     for name in ("a/z.wav", "a.wav", "a b/c.wav", "B.wav", "a/b/c.wav", "ä.wav"):
         clip(tmp_path / name, "anger", 0.1)
     assert [item.path for item in batch.find([tmp_path])] == sorted(tmp_path.rglob("*.wav"))
+
+
+def test_the_truth_is_told_in_the_words_of_the_model_where_it_has_them():
+    item = batch.Item(Path("a.wav"), "a.wav", columns={"emotion": " calm"})
+    assert (item.truth(), item.truth(("anger", "neutral")), item.truth(("calm", "neutral"))) == (
+        "neutral",
+        "neutral",
+        "calm",
+    )

@@ -137,7 +137,12 @@ def test_rows_of_recordings_outside_the_root(monkeypatch):
 @pytest.mark.parametrize(
     ("protocol", "fold", "utterances", "message"),
     [
-        ("random", 0, corpus(), "unknown protocol 'random'; known are paper, clip, sentence, speaker, table"),
+        (
+            "random",
+            0,
+            corpus(),
+            "unknown protocol 'random'; known are paper, clip, sentence, speaker, speakers, table, all",
+        ),
         ("paper", 5, corpus(), "protocol paper has folds 0 to 4 here, not 5"),
         ("speaker", 5, corpus(), "protocol speaker has folds 0 to 4 here, not 5"),
         ("speaker", 0, corpus(("03", "08")), "needs at least 3 speakers, this corpus has 2"),
@@ -168,3 +173,12 @@ def test_all_trains_on_everything_and_tests_nothing():
     assert (made.folds, len(made.train), made.validation, made.test, made.leaky) == (1, 400, (), (), False)
     with pytest.raises(ValueError, match="the training side is empty"):
         split([], "all", 0, 0, VERSIONS)
+
+
+@pytest.mark.parametrize("clips", [14, 96, 101, 103])
+def test_by_clip_every_clip_is_tested_once_whatever_their_number(clips):
+    utterances = [Utterance(Path(f"/{k}.wav"), ("anger", "fear")[k % 2], "table") for k in range(clips)]
+    tested = [
+        utterance for fold in range(5) for utterance in sources(split(utterances, "clip", fold, 0, VERSIONS).test)
+    ]
+    assert Counter(tested) == Counter(utterances)

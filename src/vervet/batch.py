@@ -11,7 +11,7 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -44,10 +44,14 @@ class Item:
     columns: dict[str, str] = field(default_factory=dict)  # of its table, but for `file`
     problem: str = ""  # why there is nothing to read: a row that makes no sense, a pattern that matches nothing
 
-    @property
-    def truth(self) -> str:
-        """The true emotion where its table has an `emotion` column, canonical where the name is known; else empty."""
+    def truth(self, labels: Collection[str] = ()) -> str:
+        """The true emotion where its table has an `emotion` column, else empty.
+
+        As the table writes it where that is one of a model's labels, else canonical where the name is known.
+        """
         named = self.columns.get("emotion", "").strip()
+        if named in labels:
+            return named
         try:
             return canonical(named)
         except ValueError:

@@ -117,7 +117,7 @@ def to_table(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence
     pairs = list(_pairs(answers))
     if not pairs:
         return
-    truths = [(prediction.label, item.truth) for item, prediction in pairs if item.truth]
+    truths = [(prediction.label, named) for item, prediction in pairs if (named := item.truth(labels))]
     unsure = any(prediction.uncertain for _, prediction in pairs)
     emotion = max(len("emotion"), *map(len, labels)) + 2 * unsure
     truth = max(len("true emotion"), *(len(true) + 2 for _, true in truths)) if truths else 0
@@ -132,7 +132,8 @@ def to_table(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence
             f"{_shortened(prediction.file, file):{file}}  {prediction.start_s:8.2f}  {prediction.end_s:8.2f}  "
             f"{label:{emotion}}  {bar(prediction.confidence):{BAR}} {prediction.confidence:5.0%}"
         )
-        true = f"  {mark(prediction.label, item.truth, labels)} {_shortened(item.truth, 14)}" if item.truth else ""
+        known = item.truth(labels)
+        true = f"  {mark(prediction.label, known, labels)} {_shortened(known, 14)}" if known else ""
         yield f"{line}{true}".rstrip()
     yield from _count(truths, labels, unsure)
 

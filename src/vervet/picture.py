@@ -111,7 +111,7 @@ def _cell(
     look, mel, bars = (cell.add_subplot(place) for place in (grid[0, 0], grid[1, 0], grid[:, 1]))
     _attention(look, prediction, predictor.duration_s, attention)
     _mel(mel, prediction, predictor, image)
-    _bars(bars, prediction, item.truth, predictor.labels)
+    _bars(bars, prediction, item.truth(predictor.labels), predictor.labels)
 
 
 def _attention(axes: Axes, prediction: Prediction, duration_s: float, attention: np.ndarray) -> None:

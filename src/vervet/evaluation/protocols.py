@@ -141,11 +141,17 @@ def _stratified(emotions: Sequence[str], rng: np.random.Generator) -> np.ndarray
     return np.argsort(parts, kind="stable")
 
 
-def _cut(items: list, emotions: Sequence[str], fold: int, share: float, rng: np.random.Generator) -> tuple[list, list]:
-    """The rest and the `fold`-th run of `ceil(share)` of the items, stratified by emotion; both in their old order."""
+def _cut(
+    items: list, emotions: Sequence[str], fold: int, share: float, rng: np.random.Generator, apart: bool = False
+) -> tuple[list, list]:
+    """The rest and the `fold`-th run of a share of the items, stratified by emotion; both in their old order.
+
+    Runs are rounded up, as the published ones are, and so may overlap by an item; `apart`, every item is in one alone.
+    """
     order = _stratified(emotions, rng)
     first = round(fold * share * len(items))
-    chosen = {int(i) for i in order[first : first + math.ceil(share * len(items))]}
+    end = round((fold + 1) * share * len(items)) if apart else first + math.ceil(share * len(items))
+    chosen = {int(i) for i in order[first:end]}
     return [x for i, x in enumerate(items) if i not in chosen], [x for i, x in enumerate(items) if i in chosen]
 
 
@@ -161,7 +167,7 @@ def _paper(utterances: Sequence[Utterance], fold: int, seed: int, versions: tupl
 def _clip(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
     _check_fold(fold, 5, "clip")
     rng = np.random.default_rng([seed, 2])
-    rest, test = _cut(list(utterances), [u.emotion for u in utterances], fold, TEST_SHARE, rng)
+    rest, test = _cut(list(utterances), [u.emotion for u in utterances], fold, TEST_SHARE, rng, apart=True)
     train, validation = _cut(rest, [u.emotion for u in rest], 0, VALIDATION_SHARE, rng)
     return 5, _versions(train, versions), _versions(validation), _versions(test)
 

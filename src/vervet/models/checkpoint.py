@@ -86,7 +86,7 @@ def save_network(folder: Path, model: VisionTransformer, card: dict[str, Any]) -
 
 
 def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
-    """Rebuild the network of a folder: a run, one of its stages, or what `vervet export --hub` wrote; or of an ONNX file.
+    """Rebuild the network of a folder (a run, a stage, what `vervet export --hub` wrote) or of an exported ONNX file.
 
     Returns
     -------
