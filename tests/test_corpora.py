@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vervet.corpora import CORPORA, load_corpus, release_of
+from vervet.corpora import CORPORA, OWN, load_corpus, release_of
 
 ROOT = os.environ.get("VERVET_CORPORA")
 
@@ -253,7 +253,7 @@ def test_published_classes():
 
 @pytest.mark.corpus
 @pytest.mark.skipif(not ROOT, reason="VERVET_CORPORA is not set")
-@pytest.mark.parametrize("corpus", [name for name in CORPORA if name != "table"])
+@pytest.mark.parametrize("corpus", [name for name in CORPORA if name not in OWN])
 def test_real_corpus(corpus):
     if not Path(ROOT or "", corpus).is_dir():
         pytest.skip(f"no {corpus} in VERVET_CORPORA")

@@ -87,6 +87,7 @@ def test_folders_give_an_estimate_and_a_model(tuned, base):
     assert predictor.card["estimate"]["uar"] == pooled["uar"]
     assert predictor.card["base"]["labels"] == ["anger", "neutral", "sadness"]
     assert predictor.card["protocol"] == "all"
+    assert predictor.card["corpora"] == ["emodb", "folders"]  # and the base's, whose terms hold for it too
     assert predictor.card["temperature"] != 1
     (prediction,) = predictor(tuned.parent / "data" / "awe" / "ann" / "0.wav")
     assert set(prediction.scores) == {"anger", "sadness", "awe"}

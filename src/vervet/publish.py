@@ -56,6 +56,7 @@ TESTED = {
     "clip": "new clips of voices that it was trained on",
     "sentence": "sentences that it was not trained on, spoken by voices that it was",
     "speaker": "voices that it was not trained on",
+    "speakers": "voices that it was not trained on",
     "table": "the clips that the table of its corpus marks as test",
 }
 

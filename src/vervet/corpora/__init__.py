@@ -56,9 +56,6 @@ class Release:
     contradictory: tuple[frozenset[str], ...] = field(default=())  # clips known to share audio, not emotion
 
 
-NO_RELEASE = Release("table", MappingProxyType({}), MappingProxyType({}), 0, (0.0, 0.0), frozenset())
-
-
 def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     """List the utterances of a corpus, without decoding any audio.
 
@@ -121,8 +118,9 @@ def survey(name: str, root: Path | None = None) -> tuple[dict[str, Utterance], l
 
 
 def release_of(name: str) -> Release:
-    """Say what was published under the name of a corpus; nothing is known of a table."""
-    return getattr(importlib.import_module(f"vervet.corpora.{name}"), "RELEASE", NO_RELEASE)
+    """Say what was published under the name of a corpus; nothing is known of a user's own."""
+    nothing = Release(name, MappingProxyType({}), MappingProxyType({}), 0, (0.0, 0.0), frozenset())
+    return getattr(importlib.import_module(f"vervet.corpora.{name}"), "RELEASE", nothing)
 
 
 def corpus_root(name: str, root: Path | None = None) -> Path:

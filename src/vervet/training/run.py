@@ -128,7 +128,8 @@ def train(
     with accelerator.main_process_first():
         pool = make_pool(utterances, recipe.front_end, recipe.augment, cache)
     card = identity | {"vervet_version": vervet.__version__, "commit": commit(), "front_end": asdict(recipe.front_end)}
-    card["corpora"] = sorted({utterance.corpus for utterance in utterances})
+    heard = base.card["corpora"] if base else ()  # whose terms hold for what comes of it too
+    card["corpora"] = sorted({*heard, *(utterance.corpus for utterance in utterances)})
     workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator, base)
     run_stages(workshop)
     if accelerator.is_main_process:
