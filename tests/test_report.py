@@ -240,3 +240,11 @@ def test_a_changed_setting_is_held_against_the_recipe_without_it(tmp_path):
     assert "| `student.alpha=100` | 0 (1 of 5) | 0 | 20 | 90.0 | +5.0 | 90.0 | +5.0 |" in " ".join(table)
     assert "alpha=100" not in page.split("## What the paper claims")[0]
     assert (tmp_path / "ablations-emodb.png").stat().st_size > 10_000
+
+
+def test_what_confidences_are_worth_stands_on_the_page_unless_leaky():
+    worth = {"ece_before": 0.3, "ece": 0.042, "answered": 0.671, "wa_answered": 0.682}
+    page = markdown([record(fold="all", folds=[0, 1]) | {"calibration": worth}])
+    assert "| 30.0 | 4.2 |" in page.split("## What a confidence is worth")[1]
+    assert "| 67.1 | 68.2 |" in page
+    assert "What a confidence is worth" not in markdown([leaky() | {"calibration": worth}, record()])

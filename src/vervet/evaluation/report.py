@@ -454,6 +454,7 @@ def markdown(records: Sequence[Record]) -> str:
         "![WA by protocol](leakage.png)" if _bars(records) else "",
         _WHY,
         _contrast(rows),
+        *_confidence_parts(records),
         *_claims_parts(records),
         *_ablation_parts(records),
         "## What each network costs",
@@ -487,6 +488,11 @@ speakers who are not: it is the one that says what to expect of a stranger."""
 _ABLATIONS = """One setting of a recipe is changed; all else stays, folds and seeds included. The changes of WA and UAR
 are in points, against the recipe as it is on the same folds and seeds. Under `paper` one seed has 428 test items
 (EmoDB) or 384 (SAVEE): a point is four items, and two points are within chance. Honest folds are smaller still."""
+
+_CONFIDENCE = """Each fold chose a temperature and a threshold on its validation clips, whose speakers it had not
+heard under `speaker`. The expected calibration error, in points, is how far confidence and accuracy lie apart on the
+test clips, without and with that temperature. Answers under the threshold are `uncertain`; the last column says how
+often the others are right."""
 
 _CLAIMS = """Each claim is held against pairs of runs on the same folds and seeds. A
 difference is given in points of WA with twice its standard error, as if the two runs and all clips were independent: on
@@ -566,6 +572,25 @@ def _table(rows: Sequence[Record]) -> str:
 
 def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
+
+
+def _confidence_parts(records: Sequence[Record]) -> list[str]:
+    """A heading and a table of what confidences are worth on unleaked test sides; nothing where none was measured."""
+    found = [one for one in records if one["fold"] == "all" and not one["leaky"] and "calibration" in one]
+    if not found:
+        return []
+    head = ["corpus", "protocol", "network", "recipe", "seed", "test clips", "calibration error before", "after", "WA",
+            "not uncertain", "WA of these"]  # fmt: skip
+    body = []
+    for one in sorted(found, key=_order):
+        worth = one["calibration"]
+        body.append([
+            CORPORA.get(one["corpus"], one["corpus"]), f"`{one['protocol']}`", one["network"], f"`{one['recipe']}`",
+            str(one["seed"]), f"{one['n_test']:,}", _percent(worth["ece_before"]), _percent(worth["ece"]),
+            _percent(one["wa"]), _percent(worth["answered"]),
+            "" if worth["wa_answered"] is None else _percent(worth["wa_answered"]),
+        ])  # fmt: skip
+    return ["## What a confidence is worth", _CONFIDENCE, _grid(head, body)]
 
 
 def _claims_parts(records: Sequence[Record]) -> list[str]:
