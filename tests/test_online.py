@@ -1,8 +1,11 @@
+import itertools
+
 import pytest
 import torch
 
 from vervet.config import Online
-from vervet.training.online import disturb, mix
+from vervet.models.patches import heard, standardise, statistics
+from vervet.training.online import disturb, mix, tell
 
 ALL = Online(stretch=0.2, warp=0.1, colour_db=6.0, noise=1.0, time_mask=20, band_mask=20)
 
@@ -73,3 +76,55 @@ def test_mixup_blends_images_emotions_and_targets_alike():
     assert bool((shares.diagonal() >= 0.5).all())
     torch.testing.assert_close(mixed_targets, shares @ targets)
     torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", shares, images))
+
+
+# --- enrolled: what other clips of the speaker say
+
+
+def test_statistics_of_clips_add_up_to_those_of_all():
+    first, second = torch.rand(1, 1, 8, 12) + 0.01, torch.rand(1, 1, 8, 20) + 0.01
+    both = torch.cat([first, second], dim=3)
+    sums = [statistics(images, heard(images)) for images in (first, second, both)]
+    assert torch.allclose(sums[0] + sums[1], sums[2], rtol=1e-5)
+    mean, deviation = both.mean(3)[:, 0], both.std(3, correction=0)[:, 0]
+    told = standardise(first, heard(first), True, sums[1])
+    assert torch.allclose(told, (first - mean[:, None, :, None]) / (deviation[:, None, :, None] + 0.01), atol=1e-4)
+    assert not torch.allclose(told, standardise(first, heard(first), True), atol=1e-2)
+
+
+def test_nobody_is_told_of_itself_nor_of_other_speakers():
+    images = torch.full((8, 1, 2, 4), 0.5)
+    for index in range(8):
+        images[index] *= 10.0**-index  # every sum tells of whom it is
+    told = tell(images, 4, torch.Generator().manual_seed(0))
+    own = statistics(images, heard(images))
+    many = set()
+    for index in range(8):
+        others = [i for i in range(index // 4 * 4, index // 4 * 4 + 4) if i != index]
+        count = round(float(told[index, 2, 0]) / 4)
+        many.add(count)
+        sums = [
+            sum((own[i, 0, 0] for i in chosen), torch.zeros(())) for chosen in itertools.combinations(others, count)
+        ]
+        assert any(torch.isclose(told[index, 0, 0], total, rtol=1e-5) for total in sums)
+    assert many <= {0, 1, 3}
+    assert len(many) > 1
+
+
+def test_a_group_is_disturbed_by_one_room_and_one_voice():
+    images = speech(8, 60)
+    settings = Online(warp=0.2, colour_db=6.0)
+    images[:] = images[:1]
+    made = disturb(images, settings, torch.Generator().manual_seed(0), group=4)
+    assert torch.allclose(made[0], made[3])
+    assert not torch.allclose(made[3], made[4])
+
+
+def test_bands_that_are_masked_have_their_mean():
+    images = speech(4, 60)
+    made = disturb(images, Online(band_mask=16), torch.Generator().manual_seed(0))
+    columns = heard(images)
+    assert torch.equal(columns, heard(made))
+    means = [one[:, 0][:, :, :60].mean(2) for one in (images, made)]
+    assert torch.allclose(*means, atol=1e-5)
+    assert (made[:, 0, :, :60].std(2) < 1e-6).any(1).all()

@@ -21,7 +21,7 @@ from vervet.evaluation.protocols import Sample
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
-from vervet.training.fit import _class_weights, _Log, kept_epoch, loss_of
+from vervet.training.fit import Side, _class_weights, _Log, _order, kept_epoch, loss_of
 from vervet.training.pool import make_pool
 from vervet.training.study import folds_of, read_study, run_jobs
 
@@ -247,7 +247,7 @@ def test_all_that_is_off_by_default_trains_and_goes_on_after_a_stop(tiny_recipe,
         "--augment.online.mixup=0.3", "--augment.online.noise=0.5", "--student.schedule=cosine",
         "--student.weight_decay=0.01", "--student.label_smoothing=0.1", "--student.balanced=true",
         "--student.average=0.9", "--student_network.mask_padding=true", "--student_network.normalise=deviation",
-        "--student_network.time_convs=1", "--student_network.dropout=0.1",
+        "--student_network.time_convs=1", "--student_network.dropout=0.1", "--student.enrol=2",
     )  # fmt: skip
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(words(tiny_recipe, tiny_corpus, whole, *more)) == 0
@@ -269,6 +269,20 @@ def test_all_that_is_off_by_default_trains_and_goes_on_after_a_stop(tiny_recipe,
     assert any(not torch.equal(tensors[f"model.{name}"], kept[name]) for name in kept)
     assert main(words(tiny_recipe, tiny_corpus, stopped, *more)) == 0
     assert all(torch.equal(weights(stopped)[name], kept[name]) for name in kept)
+
+
+def test_clips_of_one_speaker_stand_together_where_they_enrol():
+    speakers = torch.tensor([0] * 9 + [1] * 4 + [2])
+    side = Side(torch.zeros(14, 1, 2, 2), torch.zeros(14), speakers=speakers)
+    order = _order(side, Stage(batch_size=8, enrol=4), 0)
+    groups = speakers[order.reshape(-1, 4)]
+    assert (groups == groups[:, :1]).all()
+    assert len(order) == 16  # of five groups, four fill two batches
+    assert not torch.equal(order, _order(side, Stage(batch_size=8, enrol=4), 1))
+    plain = _order(side, Stage(batch_size=4), 0)
+    assert len(plain) == len(plain.unique()) == 12
+    with pytest.raises(ValueError, match="divisor of batch_size"):
+        Stage(batch_size=8, enrol=3)
 
 
 def test_balanced_classes_count_the_same():

@@ -64,7 +64,7 @@ class Online:
     colour_db: float = 0.0  # a smooth curve over the bands is added, of at most this: other microphones and rooms
     noise: float = 0.0  # probability of steady noise; its level is drawn from 20 to 60 dB below the loudest point
     time_mask: int = 0  # columns blackened, at most; drawn twice
-    band_mask: int = 0  # bands blackened, at most; drawn twice
+    band_mask: int = 0  # bands that get their mean over the clip, at most; drawn twice
     mixup: float = 0.0  # parameter of the Beta distribution by which two images are mixed; 0 mixes none
 
     def __post_init__(self) -> None:
@@ -149,6 +149,7 @@ class Stage:
     weight_decay: float = 0.0  # decoupled, of weight matrices
     label_smoothing: float = 0.0  # share of the target spread over all emotions
     balanced: bool = False  # every emotion counts the same in the cross-entropy, however many clips it has
+    enrol: int = 0  # clips of one speaker that stand together in a batch; each is told the statistics of some others
     average: float = 0.0  # decay, per batch, of the running mean of the weights that is validated and kept; 0: none
 
     def __post_init__(self) -> None:
@@ -157,6 +158,10 @@ class Stage:
         _require(self.alpha >= 0, "alpha must not be negative")
         _require(self.cross_entropy or self.alpha > 0, "a stage needs cross_entropy or alpha above 0")
         _require(self.weight_decay >= 0, "weight_decay must not be negative")
+        _require(
+            self.enrol == 0 or (self.enrol > 1 and self.batch_size % self.enrol == 0),
+            "enrol is 0, or 2 or more and a divisor of batch_size",
+        )
         _require(0 <= self.label_smoothing < 1 and 0 <= self.average < 1, "label_smoothing and average are below 1")
 
 
@@ -182,6 +187,10 @@ class Recipe:
         order = [known.index(stage) for stage in self.stages if stage in known]
         in_order = len(order) == len(self.stages) and order == sorted(set(order)) and len(order) > 0
         _require(in_order, f"stages are some of {', '.join(known)}, in this order, each once")
+        for stage, network in (("teacher", "teacher"), ("matching", "student"), ("student", "student")):
+            told = getattr(self, stage).enrol > 0
+            normalises = getattr(self, f"{network}_network").normalise != "none"
+            _require(normalises or not told, f"{stage}.enrol needs {network}_network.normalise")
         size = (self.front_end.n_mels, self.front_end.width)
         for name in ("teacher_network", "student_network"):
             image = getattr(self, name).image

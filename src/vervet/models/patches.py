@@ -59,7 +59,28 @@ def heard(images: Tensor) -> Tensor:
     return images.amax(dim=(1, 2)) > 0
 
 
-def standardise(images: Tensor, columns: Tensor, deviation: bool) -> Tensor:
+def statistics(images: Tensor, columns: Tensor) -> Tensor:
+    """Sum what is needed for the mean and the deviation of each band; the sums of several clips may be added.
+
+    Parameters
+    ----------
+    images : Tensor
+        (batch, 1, height, width).
+    columns : Tensor
+        (batch, width) bool, those with sound; the others do not count.
+
+    Returns
+    -------
+    Tensor
+        (batch, 3, height): of each band the sum, the sum of squares and the number of columns.
+    """
+    weight = columns[:, None].to(images.dtype)  # (batch, 1, width)
+    sound = images[:, 0] * weight  # (batch, height, width)
+    total = sound.sum(-1)
+    return torch.stack([total, sound.square().sum(-1), weight.sum(-1).expand_as(total)], dim=1)
+
+
+def standardise(images: Tensor, columns: Tensor, deviation: bool, speaker: Tensor | None = None) -> Tensor:
     """Take from each band its mean over a clip's sound, and perhaps its deviation.
 
     Parameters
@@ -70,20 +91,24 @@ def standardise(images: Tensor, columns: Tensor, deviation: bool) -> Tensor:
         (batch, width) bool, those with sound; the others become 0.
     deviation : bool
         Whether to divide by the standard deviation as well.
+    speaker : Tensor, optional
+        (batch, 3, height), the `statistics` of other clips of the speaker: mean and deviation are over all of them.
 
     Returns
     -------
     Tensor
         (batch, 1, height, width).
     """
+    known = statistics(images, columns)
+    total, squares, count = (known if speaker is None else known + speaker).unbind(1)  # (batch, height) each
+    count = count.clamp(min=1)
+    mean = total / count
     weight = columns[:, None, None].to(images.dtype)  # (batch, 1, 1, width)
-    count = weight.sum(-1, keepdim=True).clamp(min=1)
-    mean = (images * weight).sum(-1, keepdim=True) / count  # (batch, 1, height, 1)
-    centred = (images - mean) * weight
+    centred = (images - mean[:, None, :, None]) * weight
     if not deviation:
         return centred
-    variance = centred.square().sum(-1, keepdim=True) / count
-    return centred / (variance.sqrt() + 0.01)  # a hundredth of the scale of 80 dB: a band that is still stays still
+    spread = (squares / count - mean.square()).clamp(min=0).sqrt()
+    return centred / (spread[:, None, :, None] + 0.01)  # a hundredth of the 80 dB: a band that is still stays still
 
 
 class TimeConvs(nn.Module):

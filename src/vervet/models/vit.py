@@ -136,10 +136,11 @@ class VisionTransformer(nn.Module):
         by_column = config.patch == (config.image[0], 1) and config.position == "none" and not config.stem
         return by_column and (config.mask_padding or not config.time_convs)
 
-    def tokens(self, images: Tensor, narrow: bool = False) -> Tensor:
+    def tokens(self, images: Tensor, narrow: bool = False, speaker: Tensor | None = None) -> Tensor:
         """(batch, 1, height, width) -> the tokens that enter the first block, (batch, 1 + patches, dim), CLS first.
 
-        A narrow image lacks black columns at its end, which an elastic network does without.
+        A narrow image lacks black columns at its end, which an elastic network does without. `speaker` (batch, 3,
+        height) holds the `statistics` of other clips of the speaker, for a network that normalises.
         """
         fits = tuple(images.shape[1:]) == (1, *self.config.image)
         if not fits and not (narrow and self.elastic and images.shape[1:3] == (1, self.config.image[0])):
@@ -148,7 +149,7 @@ class VisionTransformer(nn.Module):
             )
         x = images
         if self.config.normalise != "none":
-            x = standardise(x, heard(images), self.config.normalise == "deviation")
+            x = standardise(x, heard(images), self.config.normalise == "deviation", speaker)
         x = self.stem(x)
         if self.planes is not None:
             planes = self.planes.to(x.dtype).expand(x.shape[0], -1, -1, -1)  # (batch, 2, height, width)
@@ -170,10 +171,10 @@ class VisionTransformer(nn.Module):
         out[:, 1:] = torch.where(heard(images), 0.0, -torch.inf)
         return out[:, None, None]
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, speaker: Tensor | None = None) -> Tensor:
         """(batch, 1, height, width) -> the CLS feature after the last LayerNorm, (batch, embed_dim)."""
         # Of the last block only the CLS token is read, so only it is computed: a quarter less in the student.
-        tokens, mask = self.tokens(images), self.mask(images)
+        tokens, mask = self.tokens(images, speaker=speaker), self.mask(images)
         for block in self.blocks[:-1]:
             tokens = block(tokens, mask=mask)
         return self.norm(self.last_block(tokens, asking=1, mask=mask)[:, 0])
@@ -185,9 +186,9 @@ class VisionTransformer(nn.Module):
             tokens = block(tokens, mask=mask)
         return self.norm(tokens)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(batch, 1, height, width) in [0, 1] -> logits (batch, classes) and features (batch, embed_dim)."""
-        features = self.features(images)
+        features = self.features(images, speaker)
         return self.head(features), features
 
     def attention(self, images: Tensor) -> Tensor:

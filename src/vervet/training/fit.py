@@ -6,7 +6,6 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from vervet.config import Online, Precision, Stage
 from vervet.evaluation.metrics import scores
 from vervet.models.checkpoint import load, save, write_atomically
 from vervet.models.vit import VisionTransformer
-from vervet.training.online import disturb, mix
+from vervet.training.online import disturb, mix, tell
 from vervet.training.pool import Images
 
 EVALUATION_BATCH = 64
@@ -34,6 +33,7 @@ class Side:
     images: Images
     emotions: Tensor  # (len,) int64, index into the labels
     targets: Tensor | None = None  # (len, embed_dim) float32, the teacher's features
+    speakers: Tensor | None = None  # (len,) int64, who speaks
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
         """Images (n, 1, n_mels, width) float32, emotions (n,), targets (n, embed_dim), on the device."""
@@ -162,7 +162,7 @@ def fit(
     judged = prepared if averaged is None else averaged.to(device)
     weights = _class_weights(train.emotions, len(labels)).to(device) if stage.balanced else None
     log = _Log(folder, name, history) if accelerator.is_main_process else None
-    batches = len(train.images) // stage.batch_size
+    batches = len(_order(train, stage, 0)) // stage.batch_size
     with tqdm(
         total=stage.epochs * batches, initial=len(history) * batches, desc=name, unit="batch",
         disable=None if accelerator.is_main_process else True,
@@ -233,15 +233,18 @@ def _epoch(
     total, count = 0.0, 0
     generator = torch.Generator().manual_seed(seed_of(seed, "online", accelerator.process_index))
     torch.manual_seed(seed_of(seed, "dropout", accelerator.process_index))
-    for indices in _batches(len(train.images), stage.batch_size, seed):
-        share = indices[accelerator.process_index :: accelerator.num_processes]
+    for indices in _order(train, stage, seed).split(stage.batch_size):
+        groups = indices.reshape(-1, stage.enrol or 1)
+        share = groups[accelerator.process_index :: accelerator.num_processes].flatten()
         images, emotions, targets = train.batch(share, accelerator.device)
         if online != Online():
-            images = disturb(images, online, generator)
+            images = disturb(images, online, generator, stage.enrol or 1)
+        told = (tell(images, stage.enrol, generator),) if stage.enrol else ()
+        if online != Online():
             shares = F.one_hot(emotions, classes).float()
-            images, emotions, targets = mix(images, shares, online, generator, targets)
+            images, emotions, targets = mix(images, shares, online, generator, targets, stage.enrol)
         with autocast(accelerator.device, precision):
-            logits, features = model(images)
+            logits, features = model(images, *told)
         loss = loss_of(stage, logits, features, emotions, targets, weights)
         accelerator.backward(loss)
         optimizer.step()
@@ -264,9 +267,24 @@ def _average(averaged: VisionTransformer, model: VisionTransformer, decay: float
         mean.lerp_(now, 1 - decay)
 
 
-def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    yield from order[: count - count % batch_size].split(batch_size)
+def _order(train: Side, stage: Stage, seed: int) -> Tensor:
+    """Indices of the training side in random order, as many as fill whole batches.
+
+    Where clips are enrolled, each `stage.enrol` that follow one another are of one speaker; the last ones of a speaker
+    are joined by some that are there already.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(train.images), generator=generator)
+    if stage.enrol:
+        assert train.speakers is not None, "a stage that enrols needs to know who speaks"
+        groups = []
+        for speaker in train.speakers.unique():
+            own = order[train.speakers[order] == speaker]
+            lacking = -len(own) % stage.enrol
+            groups.append(own.repeat(1 + lacking // len(own) + 1)[: len(own) + lacking].reshape(-1, stage.enrol))
+        every = torch.cat(groups)
+        order = every[torch.randperm(len(every), generator=generator)].flatten()
+    return order[: len(order) - len(order) % stage.batch_size]
 
 
 def _validate(

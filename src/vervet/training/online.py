@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vervet.config import Online
-from vervet.models.patches import heard
+from vervet.models.patches import heard, statistics
 
 DECADES = 8.0  # powers of ten between 0 and 1 of an image: 80 dB
 
 
-def disturb(images: Tensor, settings: Online, generator: torch.Generator) -> Tensor:
+def disturb(images: Tensor, settings: Online, generator: torch.Generator, group: int = 1) -> Tensor:
     """Stretch, warp, colour, add noise to and mask images; each has its own draw.
 
     Parameters
@@ -24,6 +24,8 @@ def disturb(images: Tensor, settings: Online, generator: torch.Generator) -> Ten
         How much of each. Where all are 0 the images come back as they are.
     generator : torch.Generator
         On the CPU; decides every draw.
+    group : int
+        So many images that follow one another are of one speaker and one place: warp, colour and noise are the same.
 
     Returns
     -------
@@ -35,23 +37,26 @@ def disturb(images: Tensor, settings: Online, generator: torch.Generator) -> Ten
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return (low + (high - low) * torch.rand(len(images), *shape, generator=generator)).to(device)
 
+    def shared(low: float, high: float, *shape: int) -> Tensor:
+        return uniform(low, high, *shape)[::group].repeat_interleave(group, dim=0)
+
     if settings.stretch or settings.warp:
         time = uniform(-settings.stretch, settings.stretch).exp()
-        images = _resample(images, time, uniform(-settings.warp, settings.warp).exp())
+        images = _resample(images, time, shared(-settings.warp, settings.warp).exp())
     columns = heard(images)[:, None, None]  # (batch, 1, 1, width)
     if settings.colour_db:
-        images = images + _curve(uniform(-1, 1, 6), images.shape[2]) * (settings.colour_db / (10 * DECADES))
+        images = images + _curve(shared(-1, 1, 6), images.shape[2]) * (settings.colour_db / (10 * DECADES))
     if settings.noise:
-        level = uniform(-60, -20, 1, 1, 1) / (10 * DECADES) + 1 + 0.1 * _curve(uniform(-1, 1, 4), images.shape[2])
+        level = shared(-60, -20, 1, 1, 1) / (10 * DECADES) + 1 + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
         floor = level + 0.02 * torch.randn(images.shape, generator=generator).to(device)
         noisy = torch.logaddexp2(images * _BITS, floor * _BITS) / _BITS  # powers add
-        images = torch.where(uniform(0, 1, 1, 1, 1) < settings.noise, noisy, images)
+        images = torch.where(shared(0, 1, 1, 1, 1) < settings.noise, noisy, images)
     if settings.colour_db or settings.noise:
         images = images - (images * columns).amax(dim=(2, 3), keepdim=True) + 1  # the loudest point is 1 again
         images = images.clamp(0, 1) * columns
     for _ in range(2):
-        images = _black(images, uniform(0, settings.time_mask), uniform(0, 1), -1)
-        images = _black(images, uniform(0, settings.band_mask), uniform(0, 1), -2)
+        images = _black(images, uniform(0, settings.time_mask), uniform(0, 1))
+        images = _level(images, uniform(0, settings.band_mask), uniform(0, 1))
     return images
 
 
@@ -59,7 +64,12 @@ _BITS = DECADES * math.log2(10)  # powers of two between 0 and 1 of an image
 
 
 def mix(
-    images: Tensor, shares: Tensor, settings: Online, generator: torch.Generator, targets: Tensor | None = None
+    images: Tensor,
+    shares: Tensor,
+    settings: Online,
+    generator: torch.Generator,
+    targets: Tensor | None = None,
+    group: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Mixup: each image with another of the batch, its emotions and its teacher's feature likewise.
 
@@ -75,6 +85,8 @@ def mix(
         On the CPU.
     targets : Tensor, optional
         (batch, embed_dim).
+    group : int
+        Images are mixed within groups of so many that follow one another; within the whole batch where 0.
 
     Returns
     -------
@@ -87,7 +99,9 @@ def mix(
     """
     if not settings.mixup:
         return images, shares, targets
-    order = torch.randperm(len(images), generator=generator).to(images.device)
+    group = group or len(images)
+    places = torch.rand(len(images) // group, group, generator=generator).argsort(dim=1)
+    order = (places + torch.arange(0, len(images), group)[:, None]).flatten().to(images.device)
     rng = np.random.default_rng(int(torch.randint(1 << 62, (), generator=generator)))
     drawn = torch.from_numpy(rng.beta(settings.mixup, settings.mixup, len(images))).float()
     share = torch.maximum(drawn, 1 - drawn).to(images.device)  # the image itself counts more than its guest
@@ -97,6 +111,32 @@ def mix(
         return weight * values + (1 - weight) * values[order]
 
     return blend(images), blend(shares), None if targets is None else blend(targets)
+
+
+def tell(images: Tensor, group: int, generator: torch.Generator) -> Tensor:
+    """Tell each image the statistics of some others of its speaker: of none, one, three or all in its group.
+
+    Parameters
+    ----------
+    images : Tensor
+        (batch, 1, n_mels, width) float32; each `group` that follow one another are of one speaker.
+    group : int
+        At least 2.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    Tensor
+        (batch, 3, n_mels), as a network's `speaker`; 0 where none is told.
+    """
+    found = statistics(images, heard(images)).unflatten(0, (-1, group))  # (groups, group, 3, n_mels)
+    many = torch.tensor([0, 1, min(3, group - 1), group - 1])
+    wanted = many[torch.randint(len(many), (len(found), group, 1), generator=generator)]
+    chance = torch.rand(len(found), group, group, generator=generator)
+    chance.diagonal(dim1=1, dim2=2).fill_(2.0)  # nobody is told of itself
+    chosen = (chance.argsort(dim=2).argsort(dim=2) < wanted).to(found)  # (groups, group, group)
+    return torch.einsum("gij,gjsb->gisb", chosen, found).flatten(0, 1)
 
 
 def _resample(images: Tensor, time: Tensor, band: Tensor) -> Tensor:
@@ -119,11 +159,20 @@ def _curve(points: Tensor, height: int) -> Tensor:
     return F.interpolate(points[:, None], size=height, mode="linear", align_corners=True)[..., None]
 
 
-def _black(images: Tensor, extent: Tensor, place: Tensor, dim: int) -> Tensor:
-    """Blacken `extent` (batch,) rows or columns from a place (batch,) in [0, 1] on."""
-    size = images.shape[dim]
-    index = torch.arange(size, device=images.device)
+def _black(images: Tensor, extent: Tensor, place: Tensor) -> Tensor:
+    """Blacken `extent` (batch,) columns from a place (batch,) in [0, 1] on: they count as padding."""
+    return images.masked_fill(_hit(images.shape[3], extent, place)[:, None, None, :], 0)
+
+
+def _level(images: Tensor, extent: Tensor, place: Tensor) -> Tensor:
+    """Give `extent` (batch,) bands from a place (batch,) in [0, 1] on their mean over the sound, which says nothing."""
+    columns = heard(images)[:, None, None].to(images.dtype)  # (batch, 1, 1, width)
+    mean = (images * columns).sum(3, keepdim=True) / columns.sum(3, keepdim=True).clamp(min=1)
+    return torch.where(_hit(images.shape[2], extent, place)[:, None, :, None], mean * columns, images)
+
+
+def _hit(size: int, extent: Tensor, place: Tensor) -> Tensor:
+    """(batch, size) bool: `extent` neighbours from a place on."""
+    index = torch.arange(size, device=extent.device)
     first = place[:, None] * (size - extent[:, None])
-    hit = (index >= first) & (index < first + extent[:, None].floor())  # (batch, size)
-    hit = hit[:, None, None, :] if dim == -1 else hit[:, None, :, None]
-    return images.masked_fill(hit, 0)
+    return (index >= first) & (index < first + extent[:, None].floor())

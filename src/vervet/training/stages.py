@@ -34,7 +34,9 @@ class Workshop:
     def side(self, samples: Sequence[Sample], targets: Tensor | None = None) -> Side:
         """The images of some samples, with their emotions and perhaps the teacher's features of them."""
         emotions = torch.tensor([self.labels.index(sample.utterance.emotion) for sample in samples])
-        return Side(self.pool.select(samples).to(self.accelerator.device), emotions, targets)
+        names = sorted({sample.utterance.speaker for sample in samples})
+        speakers = torch.tensor([names.index(sample.utterance.speaker) for sample in samples])
+        return Side(self.pool.select(samples).to(self.accelerator.device), emotions, targets, speakers)
 
 
 def run_stages(workshop: Workshop) -> None:
