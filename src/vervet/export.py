@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from vervet.config import FrontEnd, merge
 from vervet.models.checkpoint import load_network, write_atomically
 from vervet.models.exported import KEY, origin
+from vervet.models.patches import heard as columns_heard
+from vervet.models.patches import statistics
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 
 LEAST_STEPS = 8  # of a waveform that is shorter than the window
 OUTPUTS = ("logits", "embedding", "attention", "log_mel")
+ENROL_OUTPUT = "statistics"  # of networks that know what other clips of a speaker say
 CARD_KEYS = (
     "labels",
     "network",
@@ -57,33 +60,39 @@ class WaveformModel(nn.Module):
         What reads it.
     temperature : float, optional
         What the logits are divided by, see `vervet.evaluation.calibration`.
+    enrols : bool, optional
+        Whether the network was trained to know the statistics of other clips by the same speaker.
     """
 
-    def __init__(self, front_end: FrontEnd, network: VisionTransformer, temperature: float = 1.0):
+    def __init__(self, front_end: FrontEnd, network: VisionTransformer, temperature: float = 1.0, enrols: bool = False):
         super().__init__()
+        self.enrols = enrols
         self.log_mel = LogMel(front_end)
         self.network = network
         self.temperature = temperature
         self.elastic = network.elastic and front_end.samples % front_end.hop_length == 0
 
-    def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, waveforms: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, ...]:
         """Recognise the emotion.
 
         Parameters
         ----------
         waveforms : Tensor
             (batch, samples) float32 in [-1, 1].
+        speaker : Tensor, optional
+            (batch, 3, n_mels) float32, the sum of the statistics of other clips by the speaker; 0 where there are none.
 
         Returns
         -------
         tuple of Tensor
             Logits (batch, classes), divided by the temperature; embedding, the CLS feature (batch, embed_dim);
             attention of the CLS token to each patch in the last block, mean over heads (batch, patches); the image
-            (batch, n_mels, width).
+            (batch, n_mels, width); and of a model that enrols, the clip's own statistics (batch, 3, n_mels).
         """
         images = self.log_mel(waveforms)  # (batch, 1, n_mels, columns)
         network, width = self.network, self.network.config.image[1]
-        tokens, mask = network.tokens(images, self.elastic), network.mask(images)
+        tokens, mask = network.tokens(images, self.elastic, speaker), network.mask(images)
+        own = (statistics(images, columns_heard(images)),) if self.enrols else ()
         stand_in = self.elastic and mask is None
         missing = width - torch.ones_like(images[:1, 0, 0]).sum(dim=1, keepdim=True)  # (1, 1), columns
         if stand_in:
@@ -102,8 +111,8 @@ class WaveformModel(nn.Module):
             heard = attention[:, 1:] if stand_in else attention
             attention = torch.cat([heard, share.expand(-1, width)], dim=1)[:, :width]
             images = torch.cat([images[:, 0], torch.zeros_like(images[:, 0, :, :1]).expand(-1, -1, width)], dim=2)
-            return logits, embedding, attention, images[:, :, :width]
-        return logits, embedding, attention, images[:, 0]
+            return logits, embedding, attention, images[:, :, :width], *own
+        return logits, embedding, attention, images[:, 0], *own
 
 
 def export(folder: Path, out: Path, int8: bool = False) -> Path:
@@ -119,7 +128,8 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         holds JSON: labels, sampling_rate, duration_s, network, protocol, leaky, corpora, fold, split_hash, commit,
         version, precision; `temperature`, by which the logits are divided already, and `uncertain_below`, where they
         were chosen. Of a network that takes shorter waveforms too, it also holds `step_samples`, of which their
-        length must be a multiple, `least_samples`, and `tail_samples`, the zeros that they must end with. The key
+        length must be a multiple, `least_samples`, and `tail_samples`, the zeros that they must end with. A network
+        that was trained to enrol speakers has a second input `speaker` and the output `statistics`. The key
         `vervet_network` says how to rebuild the network, see `vervet.models.exported`; int8 files lack it.
     int8 : bool, optional
         Weights of the network's matrix products as 8-bit integers, a scale per column, and their inputs quantised as
@@ -139,7 +149,8 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         raise ValueError(f"{out}: the name of an exported model ends in .onnx")
     network, card = load_network(folder)
     front_end = merge(FrontEnd(), card["front_end"], str(folder / "model.json"))
-    model = WaveformModel(front_end, network, card.get("temperature", 1.0)).eval()
+    enrols = card.get("settings", {}).get("enrol", 0) > 0
+    model = WaveformModel(front_end, network, card.get("temperature", 1.0), enrols).eval()
     proto = _graph(model, front_end)
     metadata = {}
     if int8:
@@ -167,7 +178,12 @@ def _graph(model: WaveformModel, front_end: FrontEnd) -> onnx.ModelProto:
         hops = samples // front_end.hop_length
         shape[1] = front_end.hop_length * torch.export.Dim("hops", min=LEAST_STEPS, max=hops)
         samples = hops // 2 * front_end.hop_length
-    example = torch.randn(2, samples) * 0.1
+    example: dict[str, Tensor] = {"waveforms": torch.randn(2, samples) * 0.1}
+    shapes: dict[str, Any] = {"waveforms": shape}
+    names, outputs = ["waveform"], list(OUTPUTS)
+    if model.enrols:
+        example["speaker"], shapes["speaker"] = torch.zeros(2, 3, front_end.n_mels), {0: shape[0]}
+        names, outputs = [*names, "speaker"], [*outputs, ENROL_OUTPUT]
     # The exporter warns of torchvision, which is not needed, and of what it will do in later versions.
     log = logging.getLogger("torch.onnx")
     level = log.level
@@ -176,8 +192,8 @@ def _graph(model: WaveformModel, front_end: FrontEnd) -> onnx.ModelProto:
         log.setLevel(logging.ERROR)
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
-            model, (example,), path, input_names=["waveform"], output_names=list(OUTPUTS), external_data=False,
-            dynamo=True, dynamic_shapes=(shape,), verbose=False,
+            model, tuple(example.values()), path, input_names=names, output_names=outputs, external_data=False,
+            dynamo=True, dynamic_shapes=shapes, verbose=False,
         )  # fmt: skip
         log.setLevel(level)
         proto = onnx.load(path)

@@ -86,10 +86,19 @@ class Predictor:
         `uncertain_below` and what else the export wrote.
     digest : str
         SHA-256 of the model's file, in hexadecimal digits; tells it from all other models.
+    speaker : numpy.ndarray, optional
+        (3, n_mels) float32, what `enroll` has summed up of a speaker; nothing is known of the speaker where not given.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, card: dict[str, Any], digest: str) -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        card: dict[str, Any],
+        digest: str,
+        speaker: np.ndarray | None = None,
+    ) -> None:
         self._session = session
+        self._speaker = speaker
         self.card = card
         self.digest = digest
         self.labels: tuple[str, ...] = tuple(card["labels"])
@@ -175,6 +184,47 @@ class Predictor:
         batches = iter(lambda: list(islice(sounding, batch)), [])
         heard = list(chain.from_iterable(spread(partial(self.judge, file), batches)))
         return heard, silence(audio.name_of(source), silent) if silent else ""
+
+    def enroll(self, sources: Iterable[audio.Sound]) -> Predictor:
+        """Get to know a speaker from recordings of any emotion, which need not be known.
+
+        Parameters
+        ----------
+        sources : iterable of path, bytes, binary file, or (waveform, sampling_rate)
+            Recordings of this speaker alone, best in the same room and by the same microphone as those to come. Silent
+            windows do not count.
+
+        Returns
+        -------
+        Predictor
+            One for this speaker, which knows what this one knows and these recordings. It shares the network.
+
+        Raises
+        ------
+        ValueError
+            If the model was not trained to enrol speakers, a recording cannot be read, or all is silent.
+        """
+        if not self.enrols:
+            raise ValueError("this model was not trained to enrol speakers; its recipe needs student.enrol")
+        total = np.zeros_like(self._stranger()) if self._speaker is None else self._speaker.astype(np.float32)
+        heard = 0
+        for source in sources:
+            for window in _sounding(audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s), []):
+                total = total + self.run([window.waveform], ("statistics",))["statistics"][0]
+                heard += 1
+        if not heard:
+            raise ValueError("nothing to enrol: there is no recording, or all are silent")
+        if not np.isfinite(total).all():
+            raise ValueError(NAN)
+        return Predictor(self._session, self.card, self.digest, total)
+
+    @property
+    def enrols(self) -> bool:
+        """Whether the model takes what is known of a speaker."""
+        return len(self._session.get_inputs()) > 1
+
+    def _stranger(self) -> np.ndarray:
+        return np.zeros(self._session.get_inputs()[1].shape[1:], np.float32)
 
     def embed(self, source: audio.Sound) -> np.ndarray:
         """Give the feature of one recording, that which the network's last layer reads.
@@ -307,7 +357,11 @@ class Predictor:
             raise ValueError(f"this model has no output {', '.join(missing)}, only {', '.join(known)}; export it again")
         samples = self._samples(max(map(len, waveforms)))
         batch = np.stack([audio.fit(waveform, samples) for waveform in waveforms]).astype(np.float32)
-        values: Sequence[Any] = self._session.run(list(outputs), {"waveform": batch})
+        feeds = {"waveform": batch}
+        if self.enrols:
+            known = self._stranger() if self._speaker is None else self._speaker
+            feeds["speaker"] = np.broadcast_to(known, (len(batch), *known.shape))
+        values: Sequence[Any] = self._session.run(list(outputs), feeds)
         return dict(zip(outputs, values, strict=True))
 
     def _samples(self, longest: int) -> int:
@@ -447,7 +501,7 @@ def _card(session: onnxruntime.InferenceSession, name: str) -> dict[str, Any]:
     try:
         card = json.loads(session.get_modelmeta().custom_metadata_map["vervet"])
         labels, rate, duration_s = card["labels"], card["sampling_rate"], card["duration_s"]
-        [waveform], outputs = session.get_inputs(), {node.name: node.shape for node in session.get_outputs()}
+        (waveform, *speaker), outputs = session.get_inputs(), {node.name: node.shape for node in session.get_outputs()}
         agree = (
             isinstance(labels, list)
             and len(labels) > 0
@@ -456,6 +510,7 @@ def _card(session: onnxruntime.InferenceSession, name: str) -> dict[str, Any]:
             and min(rate, duration_s) > 0
             and 0 <= card.get("uncertain_below", 0) <= 1
             and waveform.name == "waveform"
+            and [node.name for node in speaker] in ([], ["speaker"])
             # a size that the network leaves open is a string
             and waveform.shape[1] in (round(rate * duration_s), str(waveform.shape[1]))
             and outputs["logits"][1] in (len(labels), str(outputs["logits"][1]))
