@@ -1,13 +1,16 @@
 """What is known of a speaker goes from recordings into the answers."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from test_export import CARD, waveforms
 
 import vervet
+from vervet.cli import main
 from vervet.config import NETWORKS, FrontEnd
 from vervet.export import export
 from vervet.models.checkpoint import save_network
@@ -74,3 +77,61 @@ def test_who_cannot_be_enrolled(enrolling):
         predictor.enroll([])
     with pytest.raises(ValueError, match=r"was not trained to enrol speakers; its recipe needs student\.enrol"):
         vervet.load().enroll([])
+
+
+# --- from the command line
+
+
+@pytest.fixture
+def table(enrolling, tmp_path):
+    """Four recordings of two speakers and one of nobody, in a table."""
+    rows = ["file,speaker"]
+    for number, clip in enumerate(waveforms(5)):
+        soundfile.write(tmp_path / f"{number}.wav", clip, 16_000, subtype="FLOAT")
+        rows.append(f"{number}.wav,{('ann', 'ann', 'ben', 'ben', '')[number]}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    return tmp_path / "clips.csv"
+
+
+@pytest.fixture(scope="module")
+def model(enrolling, tmp_path_factory):
+    network, _ = enrolling
+    folder = tmp_path_factory.mktemp("model")
+    save_network(folder, network, CARD | {"settings": {"enrol": 4}})
+    return export(folder, folder / "model.onnx")
+
+
+def test_each_speaker_is_known_from_all_own_recordings(enrolling, model, table, capsys):
+    _, predictor = enrolling
+    assert main(["predict", str(table), "--model", str(model), "--speaker", "speaker", "--format", "json"]) == 0
+    found = [list(record["scores"].values()) for record in json.loads(capsys.readouterr().out)]
+    speech = [(clip, 16_000) for clip in waveforms(5)]
+    ann, ben = predictor.enroll(speech[:2]), predictor.enroll(speech[2:4])
+    for scores, knowing, clip in zip(found, (ann, ann, ben, ben, predictor), speech, strict=True):
+        np.testing.assert_allclose(scores, list(knowing(clip)[0].scores.values()), atol=1e-5)
+
+
+def test_an_output_is_continued_with_the_same_speakers_only(model, table, tmp_path, capsys):
+    words = ["predict", str(table), "--model", str(model), "--out", str(tmp_path / "out.csv")]
+    assert main([*words, "--speaker", "speaker"]) == 0
+    assert main([*words, "--speaker", "speaker"]) == 0
+    assert main(words) == 1
+    assert "begun with speaker speaker, not None" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--speaker", "who"], "no recording names its speaker in a column 'who'"),
+        (["--speaker", "speaker", "--picture", "x.png"], "leave out --speaker"),
+        (["--speaker", "speaker", "--cluster"], "on this machine alone"),
+    ],
+)
+def test_speakers_that_cannot_be_met(more, message, model, table, capsys):
+    assert main(["predict", str(table), "--model", str(model), *more]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_shipped_model_says_that_it_cannot(table, capsys):
+    assert main(["predict", str(table), "--speaker", "speaker"]) == 1
+    assert "was not trained to enrol speakers" in capsys.readouterr().err

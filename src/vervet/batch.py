@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from vervet.corpora import AUDIO_SUFFIXES
 from vervet.emotions import canonical
 from vervet.predict import Prediction, Predictor, Spread
@@ -65,6 +67,14 @@ class Answer:
     item: Item
     predictions: list[Prediction]
     problem: str = ""  # names the file, what was wrong and what to do; empty if all was well
+
+
+@dataclass(frozen=True)
+class Speakers:
+    """A predictor for each who speaks, and the column that names them."""
+
+    column: str
+    known: dict[str, Predictor]
 
 
 # --- what the user named -> items
@@ -282,6 +292,7 @@ def predict_many(
     jobs: int = 1,
     window_s: float | None = None,
     hop_s: float | None = None,
+    speakers: Speakers | None = None,
 ) -> Generator[Answer, None, None]:
     """Answer many recordings; one that is at fault stops none of the others.
 
@@ -298,6 +309,8 @@ def predict_many(
         Runs of the network at a time, at least 1. Each takes as many cores as the predictor has threads.
     window_s, hop_s : float, optional
         As for `Predictor.__call__`.
+    speakers : Speakers, optional
+        From `meet`: what is known of those who speak.
 
     Yields
     ------
@@ -314,7 +327,8 @@ def predict_many(
         raise ValueError(f"{jobs} jobs: give at least 1")
     # on the way out the network stops first, and with it the readers that wait for it
     with _threads(READERS * jobs) as readers, _threads(jobs) as network:
-        answer = partial(_answer, predictor, windowing, partial(_ahead, network, WINDOWS))
+        whose = partial(_whose, predictor, speakers)
+        answer = partial(_answer, whose, windowing, partial(_ahead, network, WINDOWS))
         yield from _ahead(readers, AHEAD * jobs, answer, items)
 
 
@@ -338,11 +352,63 @@ def _ahead(pool: Executor, most: int, function: Callable[[In], Out], values: Ite
         yield waiting.popleft().result()
 
 
-def _answer(predictor: Predictor, windowing: tuple[float, float], spread: Spread, item: Item) -> Answer:
+def meet(predictor: Predictor, items: Iterable[Item], column: str, jobs: int = 1) -> Speakers:
+    """Get to know all who speak in many recordings, each from all of their own.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        A model that was trained to enrol speakers.
+    items : iterable of Item
+        From `find`. Those without a speaker tell nothing; those at fault neither, `predict_many` will name them.
+    column : str
+        Of their tables, that names who speaks.
+    jobs : int
+        Recordings at a time, at least 1.
+
+    Returns
+    -------
+    Speakers
+        For `predict_many`. A recording that is then answered is one of those its speaker is known from; alone, it is
+        answered as if nothing were known.
+
+    Raises
+    ------
+    ValueError
+        If the model was not trained to enrol speakers, or no item names a speaker.
+    """
+
+    def told(item: Item) -> tuple[str, np.ndarray | None]:
+        name = item.columns.get(column, "").strip()
+        if not name or item.problem:
+            return name, None
+        try:
+            return name, predictor.statistics(item.path, item.start_s, item.end_s)
+        except (ValueError, OSError):
+            return name, None
+
+    predictor.check_enrols()
+    known: dict[str, np.ndarray] = {}
+    with _threads(jobs) as readers:
+        for name, statistics in _ahead(readers, AHEAD * jobs, told, items):
+            if statistics is not None:
+                known[name] = known.get(name, np.zeros_like(statistics)) + statistics
+    if not known:
+        raise ValueError(f"no recording names its speaker in a column {column!r}; see which columns the table has")
+    return Speakers(column, {name: predictor.knowing(statistics) for name, statistics in known.items()})
+
+
+def _whose(predictor: Predictor, speakers: Speakers | None, item: Item) -> Predictor:
+    if speakers is None:
+        return predictor
+    return speakers.known.get(item.columns.get(speakers.column, "").strip(), predictor)
+
+
+def _answer(whose: Callable[[Item], Predictor], windowing: tuple[float, float], spread: Spread, item: Item) -> Answer:
     if item.problem:
         return Answer(item, [], item.problem)
     try:
-        predictions, problem = predictor.hear(
+        predictions, problem = whose(item).hear(
             item.path, *windowing, item.file, item.start_s, item.end_s, batch=1, spread=spread
         )
         return Answer(item, predictions, problem)

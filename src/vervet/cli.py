@@ -104,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
     sub.add_argument("--hop-s", type=float, default=None, help="seconds between windows; default: the window")
     sub.add_argument(
+        "--speaker", default=None, metavar="COLUMN", help="get to know each speaker that it names first, from all clips"
+    )
+    sub.add_argument(
         "--out",
         type=Path,
         default=None,
@@ -463,6 +466,8 @@ def _predict(args: argparse.Namespace) -> int:
         return _predict_into(args)
     if args.retry:
         raise ValueError("--retry continues what an earlier run wrote: name it with --out")
+    if args.picture and args.speaker:
+        raise ValueError("--picture draws what the network sees of strangers: leave out --speaker")
     # A missing matplotlib should be known before the work, not after.
     picture = importlib.import_module("vervet.picture") if args.picture else None
     predictor = predict.load(args.model, threads=1)
@@ -491,7 +496,7 @@ def _predict_into(args: argparse.Namespace) -> int:
         raise ValueError("--out takes its form from its name and draws nothing: leave out --format and --picture")
     predictor = predict.load(args.model, threads=1)
     columns = batch.columns(args.paths, args.table)
-    with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry) as out:
+    with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry, args.speaker) as out:
         lacking = filter(out.lacks, batch.find(args.paths, args.table))
         with closing(_answers(args, predictor, lacking, out.there)) as answers:
             for answer in answers:
@@ -512,6 +517,8 @@ def _answers(
     from vervet.terminal import printable
 
     windowing = {"window_s": args.window_s, "hop_s": args.hop_s}
+    if args.cluster and args.speaker:
+        raise ValueError("--speaker works on this machine alone: leave out --cluster")
     if args.cluster:
         if Path(args.cluster).exists():
             raise ValueError(f"--cluster {args.cluster}: is a path, not the address of a cluster; write --cluster last")
@@ -520,7 +527,9 @@ def _answers(
         answers = cluster.predict_many(args.model, items, args.cluster, jobs=args.jobs, **windowing)
     else:
         jobs = cores() if args.jobs is None else args.jobs
-        answers = batch.predict_many(predictor, items, jobs=jobs, **windowing)
+        every = batch.find(args.paths, args.table)
+        speakers = batch.meet(predictor, every, args.speaker, jobs) if args.speaker else None
+        answers = batch.predict_many(predictor, items, jobs=jobs, **windowing, speakers=speakers)
     total = sum(1 for _ in batch.find(args.paths, args.table)) if sys.stderr.isatty() else 0
     bar = tqdm(total=total, initial=there, unit="file", leave=False, disable=total < 2)
     with closing(answers), bar:

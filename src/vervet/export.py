@@ -161,6 +161,8 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
     if model.elastic:
         step, tail = front_end.hop_length, front_end.win_length // 2
         told |= {"step_samples": step, "least_samples": LEAST_STEPS * step, "tail_samples": tail}
+    if model.enrols:
+        told["speaker_bands"] = front_end.n_mels
     metadata["vervet"] = _metadata(card, front_end) | told
     for key, value in metadata.items():
         entry = proto.metadata_props.add()

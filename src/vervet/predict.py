@@ -204,24 +204,67 @@ class Predictor:
         ValueError
             If the model was not trained to enrol speakers, a recording cannot be read, or all is silent.
         """
-        if not self.enrols:
-            raise ValueError("this model was not trained to enrol speakers; its recipe needs student.enrol")
-        total = np.zeros_like(self._stranger()) if self._speaker is None else self._speaker.astype(np.float32)
-        heard = 0
-        for source in sources:
-            for window in _sounding(audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s), []):
-                total = total + self.run([window.waveform], ("statistics",))["statistics"][0]
-                heard += 1
-        if not heard:
+        self.check_enrols()
+        total = sum(map(self.statistics, sources), self._stranger())
+        if not total[2].any():
             raise ValueError("nothing to enrol: there is no recording, or all are silent")
+        return self.knowing(total)
+
+    def knowing(self, statistics: np.ndarray) -> Predictor:
+        """Make a predictor that knows more of a speaker.
+
+        Parameters
+        ----------
+        statistics : numpy.ndarray
+            (3, n_mels) float32, of one or several recordings: the sum of what `statistics` gives.
+
+        Returns
+        -------
+        Predictor
+            Knows what this one knows, and these. It shares the network.
+        """
+        known = statistics if self._speaker is None else self._speaker + statistics
+        return Predictor(self._session, self.card, self.digest, known.astype(np.float32))
+
+    def statistics(self, source: audio.Sound, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
+        """Sum up what one recording says of its speaker; the sums of several recordings may be added.
+
+        Parameters
+        ----------
+        source : path, bytes, binary file, or (waveform, sampling_rate)
+            As for `vervet.audio.read`.
+        start_s, end_s : float, optional
+            The segment, in seconds; the whole recording where not given.
+
+        Returns
+        -------
+        numpy.ndarray
+            (3, n_mels) float32: of each Mel band the sum, the sum of squares and the number of columns with sound; 0
+            for silence.
+
+        Raises
+        ------
+        ValueError
+            If the model was not trained to enrol speakers, or the recording cannot be read.
+        """
+        self.check_enrols()
+        windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s, start_s, end_s)
+        total = self._stranger()
+        for window in _sounding(windows, []):
+            total = total + self.run([window.waveform], ("statistics",))["statistics"][0]
         if not np.isfinite(total).all():
-            raise ValueError(NAN)
-        return Predictor(self._session, self.card, self.digest, total)
+            raise ValueError(f"{audio.name_of(source)}: {NAN}")
+        return total
 
     @property
     def enrols(self) -> bool:
         """Whether the model takes what is known of a speaker."""
         return len(self._session.get_inputs()) > 1
+
+    def check_enrols(self) -> None:
+        """Raise a `ValueError` unless the model takes what is known of a speaker."""
+        if not self.enrols:
+            raise ValueError("this model was not trained to enrol speakers; its recipe needs student.enrol")
 
     def _stranger(self) -> np.ndarray:
         return np.zeros(self._session.get_inputs()[1].shape[1:], np.float32)

@@ -41,7 +41,7 @@ from vervet.predict import Predictor
 
 SUFFIXES = (".csv", ".jsonl", ".parquet", ".audformat")
 NEEDS = {".parquet": "pyarrow", ".audformat": "audformat"}
-SAME = ("model", "window_s", "hop_s", "columns")  # what a run shares with the one that it continues
+SAME = ("model", "window_s", "hop_s", "columns", "speaker")  # what a run shares with the one that it continues
 
 
 @contextmanager
@@ -52,6 +52,7 @@ def opened(
     hop_s: float | None = None,
     columns: Sequence[str] = (),
     retry: bool = False,
+    speaker: str | None = None,
 ) -> Iterator[Store]:
     """Begin an output, or continue the one that is there.
 
@@ -68,6 +69,8 @@ def opened(
         Of the tables that the recordings come from: `vervet.batch.columns`.
     retry : bool
         Take back the items that have no answer, so that they are lacking again.
+    speaker : str, optional
+        The column by which speakers are known.
 
     Yields
     ------
@@ -79,7 +82,7 @@ def opened(
     ------
     ValueError
         If the name ends in something else; if the output is there without its journal, or has lost what its journal
-        knows; if it was begun with another model, window, hop or columns; or if another run is writing it.
+        knows; if it was begun with another model, window, hop, columns or speakers; or if another run is writing it.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: the name of an output ends in {', '.join(SUFFIXES)}")
@@ -88,6 +91,7 @@ def opened(
     run: dict[str, Any] = {"vervet": __version__, "model": predictor.digest[:16]}
     run["window_s"], run["hop_s"] = predictor.windowing(window_s, hop_s)
     run["columns"] = header(predictor.labels, columns)
+    run["speaker"] = speaker
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{path}.journal", "a+b") as file:
         _lock(file, path)
