@@ -31,6 +31,9 @@ class Session:
     def __init__(self):
         self.windows = 0
 
+    def get_inputs(self):
+        return [types.SimpleNamespace(name="waveform")]
+
     def get_outputs(self):
         return [types.SimpleNamespace(name="logits")]
 
