@@ -135,3 +135,9 @@ def test_speakers_that_cannot_be_met(more, message, model, table, capsys):
 def test_the_shipped_model_says_that_it_cannot(table, capsys):
     assert main(["predict", str(table), "--speaker", "speaker"]) == 1
     assert "was not trained to enrol speakers" in capsys.readouterr().err
+
+
+def test_no_output_is_begun_where_speakers_cannot_be_met(table, tmp_path, capsys):
+    assert main(["predict", str(table), "--speaker", "speaker", "--out", str(tmp_path / "new" / "out.csv")]) == 1
+    assert "was not trained to enrol speakers" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

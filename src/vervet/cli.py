@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from vervet import __version__
 
 if TYPE_CHECKING:
-    from vervet.batch import Answer, Item
+    from vervet.batch import Answer, Item, Speakers
     from vervet.config import Recipe
     from vervet.predict import Predictor
 
@@ -471,6 +471,7 @@ def _predict(args: argparse.Namespace) -> int:
     # A missing matplotlib should be known before the work, not after.
     picture = importlib.import_module("vervet.picture") if args.picture else None
     predictor = predict.load(args.model, threads=1)
+    speakers = _met(args, predictor)
     kept: list[Answer] = []
 
     def keep(answer: Answer) -> Answer:
@@ -478,7 +479,7 @@ def _predict(args: argparse.Namespace) -> int:
             kept.append(answer)
         return answer
 
-    with closing(_answers(args, predictor, batch.find(args.paths, args.table))) as answers:
+    with closing(_answers(args, predictor, speakers, batch.find(args.paths, args.table))) as answers:
         for line in output.FORMATS[args.format](
             map(keep, answers), predictor.labels, batch.columns(args.paths, args.table)
         ):
@@ -495,10 +496,11 @@ def _predict_into(args: argparse.Namespace) -> int:
     if args.format != "table" or args.picture:
         raise ValueError("--out takes its form from its name and draws nothing: leave out --format and --picture")
     predictor = predict.load(args.model, threads=1)
+    speakers = _met(args, predictor)  # what speaks against that should be known before an output is begun
     columns = batch.columns(args.paths, args.table)
     with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry, args.speaker) as out:
         lacking = filter(out.lacks, batch.find(args.paths, args.table))
-        with closing(_answers(args, predictor, lacking, out.there)) as answers:
+        with closing(_answers(args, predictor, speakers, lacking, out.there)) as answers:
             for answer in answers:
                 out.add(answer)
     if out.problems:
@@ -506,8 +508,21 @@ def _predict_into(args: argparse.Namespace) -> int:
     return 1 if out.problems else 0
 
 
+def _met(args: argparse.Namespace, predictor: Predictor) -> Speakers | None:
+    """Get to know the speakers, if they are named."""
+    from vervet import batch
+    from vervet.machine import cores
+
+    if not args.speaker:
+        return None
+    if args.cluster:
+        raise ValueError("--speaker works on this machine alone: leave out --cluster")
+    every = batch.find(args.paths, args.table)
+    return batch.meet(predictor, every, args.speaker, cores() if args.jobs is None else args.jobs)
+
+
 def _answers(
-    args: argparse.Namespace, predictor: Predictor, items: Iterable[Item], there: int = 0
+    args: argparse.Namespace, predictor: Predictor, speakers: Speakers | None, items: Iterable[Item], there: int = 0
 ) -> Generator[Answer, None, None]:
     """Answer items here or on a cluster, naming problems as they come; a progress bar counts, also what was there."""
     from tqdm import tqdm
@@ -517,8 +532,6 @@ def _answers(
     from vervet.terminal import printable
 
     windowing = {"window_s": args.window_s, "hop_s": args.hop_s}
-    if args.cluster and args.speaker:
-        raise ValueError("--speaker works on this machine alone: leave out --cluster")
     if args.cluster:
         if Path(args.cluster).exists():
             raise ValueError(f"--cluster {args.cluster}: is a path, not the address of a cluster; write --cluster last")
@@ -527,8 +540,6 @@ def _answers(
         answers = cluster.predict_many(args.model, items, args.cluster, jobs=args.jobs, **windowing)
     else:
         jobs = cores() if args.jobs is None else args.jobs
-        every = batch.find(args.paths, args.table)
-        speakers = batch.meet(predictor, every, args.speaker, jobs) if args.speaker else None
         answers = batch.predict_many(predictor, items, jobs=jobs, **windowing, speakers=speakers)
     total = sum(1 for _ in batch.find(args.paths, args.table)) if sys.stderr.isatty() else 0
     bar = tqdm(total=total, initial=there, unit="file", leave=False, disable=total < 2)
