@@ -46,8 +46,8 @@ class Prediction:
     scores : dict of str to float
         Probability of every emotion the model knows, in the model's order; they sum to 1.
     uncertain : bool
-        The confidence lies below the model's own threshold, chosen on voices that it had not heard: the label is then
-        more likely wrong than right. Never true of a model without such a threshold.
+        The confidence lies below the model's own threshold, chosen on validation clips: the label is then more likely
+        wrong than right. Never true of a model without such a threshold.
     """
 
     file: str
@@ -98,7 +98,10 @@ class Predictor:
         speaker: np.ndarray | None = None,
     ) -> None:
         self._session = session
-        self._speaker = speaker
+        inputs = session.get_inputs()
+        self.enrols = len(inputs) > 1  # whether the model takes what is known of a speaker
+        stranger = np.zeros(inputs[1].shape[1:] if self.enrols else 0, np.float32)
+        self._speaker = stranger if speaker is None else speaker
         self.card = card
         self.digest = digest
         self.labels: tuple[str, ...] = tuple(card["labels"])
@@ -205,7 +208,7 @@ class Predictor:
             If the model was not trained to enrol speakers, a recording cannot be read, or all is silent.
         """
         self.check_enrols()
-        total = sum(map(self.statistics, sources), self._stranger())
+        total = sum(map(self.statistics, sources), np.zeros_like(self._speaker))
         if not total[2].any():
             raise ValueError("nothing to enrol: there is no recording, or all are silent")
         return self.knowing(total)
@@ -223,8 +226,7 @@ class Predictor:
         Predictor
             Knows what this one knows, and these. It shares the network.
         """
-        known = statistics if self._speaker is None else self._speaker + statistics
-        return Predictor(self._session, self.card, self.digest, known.astype(np.float32))
+        return Predictor(self._session, self.card, self.digest, (self._speaker + statistics).astype(np.float32))
 
     def statistics(self, source: audio.Sound, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
         """Sum up what one recording says of its speaker; the sums of several recordings may be added.
@@ -249,25 +251,17 @@ class Predictor:
         """
         self.check_enrols()
         windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s, start_s, end_s)
-        total = self._stranger()
+        total = np.zeros_like(self._speaker)
         for window in _sounding(windows, []):
             total = total + self.run([window.waveform], ("statistics",))["statistics"][0]
         if not np.isfinite(total).all():
             raise ValueError(f"{audio.name_of(source)}: {NAN}")
         return total
 
-    @property
-    def enrols(self) -> bool:
-        """Whether the model takes what is known of a speaker."""
-        return len(self._session.get_inputs()) > 1
-
     def check_enrols(self) -> None:
         """Raise a `ValueError` unless the model takes what is known of a speaker."""
         if not self.enrols:
             raise ValueError("this model was not trained to enrol speakers; its recipe needs student.enrol")
-
-    def _stranger(self) -> np.ndarray:
-        return np.zeros(self._session.get_inputs()[1].shape[1:], np.float32)
 
     def embed(self, source: audio.Sound) -> np.ndarray:
         """Give the feature of one recording, that which the network's last layer reads.
@@ -402,8 +396,7 @@ class Predictor:
         batch = np.stack([audio.fit(waveform, samples) for waveform in waveforms]).astype(np.float32)
         feeds = {"waveform": batch}
         if self.enrols:
-            known = self._stranger() if self._speaker is None else self._speaker
-            feeds["speaker"] = np.broadcast_to(known, (len(batch), *known.shape))
+            feeds["speaker"] = np.broadcast_to(self._speaker, (len(batch), *self._speaker.shape))
         values: Sequence[Any] = self._session.run(list(outputs), feeds)
         return dict(zip(outputs, values, strict=True))
 

@@ -280,8 +280,8 @@ def _order(train: Side, stage: Stage, seed: int) -> Tensor:
         groups = []
         for speaker in train.speakers.unique():
             own = order[train.speakers[order] == speaker]
-            lacking = -len(own) % stage.enrol
-            groups.append(own.repeat(1 + lacking // len(own) + 1)[: len(own) + lacking].reshape(-1, stage.enrol))
+            filled = torch.arange(len(own) + -len(own) % stage.enrol) % len(own)
+            groups.append(own[filled].reshape(-1, stage.enrol))
         every = torch.cat(groups)
         order = every[torch.randperm(len(every), generator=generator)].flatten()
     return order[: len(order) - len(order) % stage.batch_size]
