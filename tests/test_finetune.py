@@ -20,8 +20,8 @@ from vervet.config import FrontEnd, Vit, load_recipe
 from vervet.corpora import Utterance, load_corpus
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.vit import VisionTransformer
-from vervet.training.base import load_base, start_from, take_over
 from vervet.training.finetune import _confounded, _meaning, check_labels, protocol_for
+from vervet.training.pretrained import load_base, start_from, take_over
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HZ = {"anger": 400, "awe": 900, "sadness": 2500}

@@ -364,7 +364,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     from vervet.evaluation.run import evaluate, summary
-    from vervet.training.base import load_base, start_from
+    from vervet.training.pretrained import load_base, start_from
     from vervet.training.study import Job, folds_of, run_jobs
 
     if args.init:

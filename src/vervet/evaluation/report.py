@@ -234,7 +234,7 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
     old = load(results_path) if results_path.exists() else []
     merged = sorted({_key(record): record for record in old + new}.values(), key=_order)
     results_path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(results_path, _json(merged))
+    replace_text(results_path, _json(merged))
     return merged
 
 
@@ -265,7 +265,8 @@ def _json(records: Sequence[Record]) -> str:
     return "[\n" + ",\n".join(blocks) + "\n]\n"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Give a file this text in UTF-8, whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8")
@@ -388,7 +389,7 @@ def write(results_path: Path) -> Path:
     from vervet.evaluation.figures import ablation_figure, leakage_figure  # matplotlib, which only this needs
 
     page, records = results_path.with_name("README.md"), load(results_path)
-    _replace(page, markdown(records))
+    replace_text(page, markdown(records))
     bars = _bars(records)
     if bars:
         networks = {bar["network"] for bar in bars}

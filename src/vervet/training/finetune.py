@@ -25,7 +25,7 @@ from vervet.evaluation.run import Tested, evaluate, read_tested, to_json
 from vervet.export import export
 from vervet.machine import cores
 from vervet.models.checkpoint import write_atomically, write_json
-from vervet.training.base import Base, load_base, start_from
+from vervet.training.pretrained import Base, load_base, start_from
 from vervet.training.run import differences, settings_of
 from vervet.training.study import Job, run_jobs
 
@@ -57,7 +57,7 @@ def finetune(
     out : Path
         The run folder. If it holds the same fine-tuning, that goes on.
     model : str, optional
-        What to start from, as for `vervet.training.base.load_base`.
+        What to start from, as for `vervet.training.pretrained.load_base`.
     protocol : str
         As for `vervet.evaluation.protocols.split`, or "auto": the sides that a table marks; else by speakers, if all
         are known and three or more; else by clip.

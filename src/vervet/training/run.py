@@ -28,9 +28,9 @@ from vervet.evaluation.leakage import audit
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.machine import processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
-from vervet.training.base import load_base, start_from
 from vervet.training.fit import predict
 from vervet.training.pool import make_pool
+from vervet.training.pretrained import load_base, start_from
 from vervet.training.stages import Workshop, is_done, run_stages
 
 FIRST_FILES = ("split.csv", "audit.json", "recipe.yaml", "run.json")
@@ -80,7 +80,7 @@ def train(
     teacher : Path, optional
         A run whose teacher is taken over instead of training one: it must have been trained as this one would be.
     init : str, optional
-        The model whose weights the student starts from, as for `vervet.training.base.load_base`.
+        The model whose weights the student starts from, as for `vervet.training.pretrained.load_base`.
 
     Returns
     -------

@@ -13,9 +13,9 @@ from vervet.config import Recipe, Vit
 from vervet.evaluation.protocols import Sample, Split
 from vervet.models.checkpoint import load, load_network, save, save_network
 from vervet.models.vit import VisionTransformer
-from vervet.training.base import Base, take_over
 from vervet.training.fit import Side, fit, kept_epoch, predict, seed_of
 from vervet.training.pool import Pool
+from vervet.training.pretrained import Base, take_over
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ from markupsafe import Markup
 
 from vervet.evaluation.html import charts, clips, sections
 from vervet.evaluation.html.experiment import Experiment, read_experiment
+from vervet.evaluation.report import replace_text
 
 MANY_SPEAKERS = 24  # beyond this, their table is folded and a strip of dots is shown
 
@@ -52,12 +52,7 @@ def write_html(
     path = out or experiment.home / "report.html"
     content = render(experiment, root, audio)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(content, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    replace_text(path, content)
     return path
 
 
