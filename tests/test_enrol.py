@@ -17,6 +17,8 @@ from vervet.models.checkpoint import save_network
 from vervet.models.patches import heard, statistics
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
+from vervet.training.enrol import met
+from vervet.training.pool import Images
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,26 @@ def test_who_cannot_be_enrolled(enrolling):
         predictor.enroll([])
     with pytest.raises(ValueError, match=r"was not trained to enrol speakers; its recipe needs student\.enrol"):
         vervet.load().enroll([])
+
+
+# --- when a network is tested
+
+
+def test_each_clip_is_told_of_others_by_the_same_speaker_and_never_of_itself():
+    numbers = torch.arange(1, 8, dtype=torch.float32)  # the brightness says which clip it is, as a bit
+    store = (2**numbers / 256)[:, None, None, None].expand(7, 1, 4, 3)
+    speakers = ["ann", "ben", "ann", "ann", "ben", "ann", "carl"]
+    for count in (1, 3, 10):
+        told = met(Images(store, torch.arange(7)), speakers, count, seed=0)
+        assert told.shape == (7, 3, 4)
+        for clip, sums in enumerate(told):
+            bits = round(float(sums[0, 0]) / 3 * 256)
+            known = [other for other in range(7) if bits >> (other + 1) & 1]
+            others = [other for other in range(7) if speakers[other] == speakers[clip] and other != clip]
+            assert set(known) <= set(others)
+            assert len(known) == min(count, len(others)) == int(sums[2, 0]) // 3
+    few, more = (met(Images(store, torch.arange(7)), speakers, count, seed=1)[:, 0, 0] for count in (1, 3))
+    assert (few <= more).all()
 
 
 # --- from the command line

@@ -62,7 +62,11 @@ def test_onnx_and_pytorch_agree(exported, batch):
 
 @pytest.mark.parametrize(
     ("changes", "interpolation"),
-    [({}, "area"), ({"mask_padding": True, "time_convs": 1, "normalise": "deviation"}, "bilinear")],
+    [
+        ({}, "area"),
+        ({"mask_padding": True, "time_convs": 1, "normalise": "deviation"}, "bilinear"),
+        ({"mask_padding": True, "reduce": (4, 8, 8), "normalise": "mean"}, "area"),
+    ],
 )
 def test_a_short_waveform_is_answered_as_if_it_were_padded(changes, interpolation, tmp_path):
     torch.manual_seed(0)

@@ -58,6 +58,21 @@ def test_convolutions_come_back_too(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
 
 
+def test_batch_norms_come_back_folded_into_the_convolutions(tmp_path):
+    shape = replace(SMALL, image=(32, 126), mask_padding=True, reduce=(4, 6, 8), normalise="mean")
+    front_end = replace(FRONT_END, width=126, reference="full scale")
+    network = saved(tmp_path, shape, front_end=asdict(front_end)).train()
+    with torch.no_grad():
+        network(torch.rand(4, 1, 32, 126))
+    save_network(tmp_path, network, CARD | {"front_end": asdict(front_end)})
+    again, card = load_network(export(tmp_path, tmp_path / "model.onnx"))
+    assert card["front_end"] == asdict(front_end)
+    assert not torch.equal(again.state_dict()["reduce.convs.0.weight"], network.state_dict()["reduce.convs.0.weight"])
+    images = torch.rand(2, 1, 32, 126)
+    with torch.no_grad():
+        torch.testing.assert_close(again(images)[0], network.eval()(images)[0], rtol=1e-4, atol=1e-4)
+
+
 def test_the_shipped_model_can_be_trained_further(tmp_path):
     name, content = find_model()
     (tmp_path / "default.onnx").write_bytes(content)

@@ -99,7 +99,7 @@ def assert_shapes(model, images, patches):
     logits, features = model(images)
     assert logits.shape == (batch, 5)
     assert features.shape == (batch, config.embed_dim)
-    assert model.tokens(images).shape == (batch, 1 + patches, config.embed_dim)
+    assert model.tokens(images)[0].shape == (batch, 1 + patches, config.embed_dim)
     assert model.attention(images).shape == (batch, config.depth, config.heads, patches)
     assert logits.isfinite().all()
     torch.testing.assert_close(model.features(images), features)
@@ -149,12 +149,12 @@ def test_vertical_patch_is_one_column():
 def test_constant_column_is_normalised_away():
     # The patch's own LayerNorm: loudness of a column (a constant in dB) does not reach the token.
     model, images = build(small()), torch.rand(1, 1, 32, 48)
-    torch.testing.assert_close(model.tokens(images + 0.3), model.tokens(images), rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.tokens(images + 0.3)[0], model.tokens(images)[0], rtol=0, atol=1e-4)
 
 
 def test_cls_comes_first():
     model = build(small())
-    tokens = model.tokens(torch.rand(3, 1, 32, 48))
+    tokens, _ = model.tokens(torch.rand(3, 1, 32, 48))
     torch.testing.assert_close(tokens[:, 0], model.cls.expand(3, -1))
 
 
@@ -168,7 +168,7 @@ def test_attention_is_a_softmax_without_cls(network, images):
     assert (weights.sum(-1) < 1).all()
 
     block = model.blocks[0].attention  # the first block's, worked out again with its CLS column
-    x = block.norm(model.tokens(images))
+    x = block.norm(model.tokens(images)[0])
     query, key, _ = block.qkv(x).reshape(2, 129, 3, 5, 64).unbind(2)  # each (batch, tokens, heads, dim_head)
     full = torch.einsum("bhd,bthd->bht", query[:, 0], key).div(8).softmax(-1)  # sqrt(dim_head) = 8
     torch.testing.assert_close(weights[:, 0], full[..., 1:], rtol=1e-4, atol=1e-6)
@@ -258,5 +258,62 @@ def test_bands_are_standardised_over_sound_alone(deviation):
 
 
 def test_what_needs_columns_says_so():
-    with pytest.raises(ValueError, match="need columns"):
+    with pytest.raises(ValueError, match="need patches that are columns"):
         small(mask_padding=True, patch=(16, 1))
+
+
+REDUCED = {"image": (32, 50), "patch": (32, 1), "reduce": (4, 6, 8), "normalise": "mean", "mask_padding": True}
+
+
+def settled(**changes) -> VisionTransformer:
+    """A network that has seen something, so that its BatchNorms are not the identity."""
+    model = build(small(**(REDUCED | changes))).train()
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.rand(8, 1, 32, 50))
+    return model.eval()
+
+
+@torch.no_grad()
+def test_reduce_makes_the_image_smaller_and_keeps_every_band_in_a_patch():
+    model = settled()
+    assert model.config.grid == (1, 13)  # 50 columns, then 25, then 13
+    tokens, mask = model.tokens(torch.rand(3, 1, 32, 50))
+    assert tokens.shape == (3, 1 + 13, model.config.embed_dim)
+    assert mask is not None
+    assert mask.shape == (3, 1, 1, 14)
+    assert model.attention(torch.rand(3, 1, 32, 50)).shape == (3, 2, 2, 13)
+    assert model.patches.patch == (4, 1)  # 32 bands, halved three times
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("end", [1, 2, 17, 30, 50])
+def test_reduced_padding_says_nothing(end):
+    model = settled(time_convs=2)
+    images = torch.rand(2, 1, 32, 50, generator=torch.Generator().manual_seed(3))
+    images[..., end:] = 0
+    logits, features = model(images)
+    narrow_logits, narrow_features = model(images[..., :end])
+    torch.testing.assert_close(narrow_logits, logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(narrow_features, features, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_reduce_finds_the_same_thing_in_every_place():
+    """What distinguishes it from a patch of all bands: shifted by eight bands, the map is shifted by one row."""
+    model = settled(normalise="none")
+    assert model.reduce is not None
+    images = torch.zeros(1, 1, 32, 50)
+    images[0, 0, 8:12, 10:20] = 1.0
+    columns = torch.ones(1, 50, dtype=torch.bool)
+    here, _ = model.reduce(images, columns)
+    there, _ = model.reduce(images.roll(8, dims=2), columns)
+    torch.testing.assert_close(there[:, :, 2], here[:, :, 1], rtol=0, atol=1e-5)
+    assert (there[:, :, 1] - here[:, :, 1]).abs().max() > 1e-3
+
+
+def test_reduce_needs_columns_and_bands_to_halve():
+    with pytest.raises(ValueError, match="reduce need patches that are columns"):
+        Vit(patch=(16, 16), reduce=(4,))
+    with pytest.raises(ValueError, match="halves 12 bands too often"):
+        Vit(image=(12, 8), patch=(12, 1), reduce=(4, 4, 4))

@@ -5,7 +5,8 @@ import torch
 
 from vervet.config import Online
 from vervet.models.patches import heard, standardise, statistics
-from vervet.training.online import disturb, mix, tell
+from vervet.training.enrol import tell
+from vervet.training.online import disturb, mix
 
 ALL = Online(stretch=0.2, warp=0.1, colour_db=6.0, noise=1.0, time_mask=20, band_mask=20)
 

@@ -248,3 +248,23 @@ def test_what_confidences_are_worth_stands_on_the_page_unless_leaky():
     assert "| 30.0 | 4.2 |" in page.split("## What a confidence is worth")[1]
     assert "| 67.1 | 68.2 |" in page
     assert "What a confidence is worth" not in markdown([leaky() | {"calibration": worth}, record()])
+
+
+def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own():
+    def known(confusion):
+        scores = record(confusion)
+        return {key: scores[key] for key in (
+            "wa", "uar", "macro_f1", "wa_interval", "uar_interval", "confusion", "n_test",
+        )}  # fmt: skip
+
+    told = {"1": known(((9, 1), (1, 9))), "10": known(((10, 0), (1, 9)))}
+    seeds = [record(fold="all", folds=list(range(10)), seed=seed, enrolled=told) for seed in (0, 1)]
+    for one in seeds:
+        validate(one)
+    head, _, row = lines(markdown(seeds), "Enrolled: speakers of whom something is known")
+    assert "| told of none | told of 1 clip | told of 10 clips |" in head
+    assert "| `speaker`, enrolled | student | `paper` | all 10 | 0-1 |" in row
+    assert "| 85.0 ± 0.0 [50.0, 90.0] | 90.0 ± 0.0 [50.0, 90.0] | 95.0 ± 0.0 [50.0, 90.0] |" in row
+    assert "Enrolled" not in markdown([record(fold="all", folds=[0, 1])])
+    with pytest.raises(ValueError, match="enrolled must be an object with scores for each number of clips"):
+        validate(record(enrolled={"some": told["1"]}))

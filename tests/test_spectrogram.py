@@ -103,3 +103,16 @@ def test_resize_matrix_interpolates_between_neighbours():
     torch.testing.assert_close(resized, expected, atol=1e-3, rtol=0)
     for mode in ("nearest", "area", "bilinear"):
         torch.testing.assert_close(resize_matrix(1001, 128, mode).sum(0), torch.ones(128))
+
+
+@pytest.mark.parametrize("halvings", [1, 3, 7])
+def test_full_scale_keeps_the_level(halvings):
+    front_end = FrontEnd(reference="full scale", top_db=100.0, width=1001)
+    time = torch.arange(front_end.samples) / front_end.sampling_rate
+    sine = torch.sin(2 * torch.pi * 1000 * time)[None]
+    loud, quiet = LogMel(front_end)(sine), LogMel(front_end)(sine / 2**halvings)
+    assert 0.95 < float(loud.max()) <= 1
+    heard = (quiet > 0) & (loud < 1)
+    assert heard.any()
+    expected = torch.full_like(loud[heard], -halvings * 20 * np.log10(2) / 100)
+    torch.testing.assert_close((quiet - loud)[heard], expected, rtol=0, atol=1e-5)

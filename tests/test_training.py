@@ -18,6 +18,8 @@ from vervet.cli import main
 from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import Sample
+from vervet.evaluation.report import validate
+from vervet.evaluation.run import evaluate
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
@@ -248,6 +250,7 @@ def test_all_that_is_off_by_default_trains_and_goes_on_after_a_stop(tiny_recipe,
         "--student.weight_decay=0.01", "--student.label_smoothing=0.1", "--student.balanced=true",
         "--student.average=0.9", "--student_network.mask_padding=true", "--student_network.normalise=deviation",
         "--student_network.time_convs=1", "--student_network.dropout=0.1", "--student.enrol=2",
+        "--student_network.reduce=[4, 6]", "--front_end.reference=full scale",
     )  # fmt: skip
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(words(tiny_recipe, tiny_corpus, whole, *more)) == 0
@@ -269,6 +272,15 @@ def test_all_that_is_off_by_default_trains_and_goes_on_after_a_stop(tiny_recipe,
     assert any(not torch.equal(tensors[f"model.{name}"], kept[name]) for name in kept)
     assert main(words(tiny_recipe, tiny_corpus, stopped, *more)) == 0
     assert all(torch.equal(weights(stopped)[name], kept[name]) for name in kept)
+    enrolled = list(csv.DictReader((whole / "student" / "enrolled.csv").open()))
+    tested = list(csv.DictReader((whole / "student" / "predictions.csv").open()))
+    assert [row["file"] for row in enrolled] == [row["file"] for row in tested]
+    assert list(enrolled[0]) == ["file", "speaker", "emotion", "1", "3", "10", "30"]
+    (record,) = evaluate([whole])
+    assert list(record["enrolled"]) == ["1", "3", "10", "30"]
+    right = np.mean([row["emotion"] == row["30"] for row in enrolled])
+    assert record["enrolled"]["30"]["wa"] == pytest.approx(right)
+    validate(record)
 
 
 def test_clips_of_one_speaker_stand_together_where_they_enrol():

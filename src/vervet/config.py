@@ -34,7 +34,8 @@ class FrontEnd:
     win_length: int = 512  # samples, Hamming
     hop_length: int = 64  # samples
     n_mels: int = 128  # bands, Slaney scale and area, 0 Hz to half the sampling rate
-    top_db: float = 80.0  # the floor, below the clip's maximum; [-top_db, 0] dB becomes [0, 1]
+    reference: Literal["clip", "full scale"] = "clip"  # what 0 dB is: a clip's own maximum, or a sine of amplitude 1
+    top_db: float = 80.0  # the floor, below the reference; [-top_db, 0] dB becomes [0, 1]
     width: int = 128  # columns of the image; equal to `frames` means no interpolation
     interpolation: Interpolation = "area"  # over time: a column is the mean of the frames it stands for
 
@@ -102,6 +103,7 @@ class Vit:
     mlp_dim: int = 256
     image: tuple[int, int] = (128, 128)  # (Mel bands, columns)
     patch: tuple[int, int] = (128, 1)  # (128, 1) vertical, (16, 16) square, (1, 128) horizontal
+    reduce: tuple[int, ...] = ()  # channels of convolutions before the patches; see `vervet.models.stem.Reduce`
     position: Position = "none"
     stem: tuple[int, ...] = ()  # channels of the convolutional stem between its one-channel ends; empty for none
     normalise: Literal["none", "mean", "deviation"] = "none"  # of each band over the columns with sound, clip by clip
@@ -112,7 +114,9 @@ class Vit:
 
     def __post_init__(self) -> None:
         by_column = self.patch == (self.image[0], 1)
-        _require(by_column or not (self.mask_padding or self.time_convs), "mask_padding and time_convs need columns")
+        columns_only = self.mask_padding or self.time_convs or self.reduce
+        _require(by_column or not columns_only, "mask_padding, time_convs and reduce need patches that are columns")
+        _require(self.image[0] % 2 ** len(self.reduce) == 0, f"reduce halves {self.image[0]} bands too often")
         _require(self.time_convs >= 0 and 0 <= self.dropout < 1, "time_convs and dropout must be in their ranges")
         _require(min(self.depth, self.heads, self.dim_head, self.embed_dim, self.mlp_dim) > 0, "sizes must be positive")
         for side, patch, name in zip(self.image, self.patch, ("height", "width"), strict=True):
@@ -122,7 +126,10 @@ class Vit:
     @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
-        return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
+        across = self.image[1] // self.patch[1]
+        for _ in self.reduce[:2]:
+            across = (across + 1) // 2
+        return self.image[0] // self.patch[0], across
 
 
 STEM = (16, 32, 64, 32, 16)

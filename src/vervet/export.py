@@ -91,7 +91,7 @@ class WaveformModel(nn.Module):
         """
         images = self.log_mel(waveforms)  # (batch, 1, n_mels, columns)
         network, width = self.network, self.network.config.image[1]
-        tokens, mask = network.tokens(images, self.elastic, speaker), network.mask(images)
+        tokens, mask = network.tokens(images, self.elastic, speaker)
         own = (statistics(images, columns_heard(images)),) if self.enrols else ()
         stand_in = self.elastic and mask is None
         missing = width - torch.ones_like(images[:1, 0, 0]).sum(dim=1, keepdim=True)  # (1, 1), columns
@@ -109,7 +109,8 @@ class WaveformModel(nn.Module):
         if self.elastic:
             share = attention[:, :1] / missing.clamp(min=1) if stand_in else torch.zeros_like(attention[:, :1])
             heard = attention[:, 1:] if stand_in else attention
-            attention = torch.cat([heard, share.expand(-1, width)], dim=1)[:, :width]
+            patches = network.config.grid[1]
+            attention = torch.cat([heard, share.expand(-1, patches)], dim=1)[:, :patches]
             images = torch.cat([images[:, 0], torch.zeros_like(images[:, 0, :, :1]).expand(-1, -1, width)], dim=2)
             return logits, embedding, attention, images[:, :, :width], *own
         return logits, embedding, attention, images[:, 0], *own
@@ -148,6 +149,8 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
     if out.suffix != ".onnx":
         raise ValueError(f"{out}: the name of an exported model ends in .onnx")
     network, card = load_network(folder)
+    if network.reduce is not None:
+        network.reduce.fold()
     front_end = merge(FrontEnd(), card["front_end"], str(folder / "model.json"))
     enrols = card.get("settings", {}).get("enrol", 0) > 0
     model = WaveformModel(front_end, network, card.get("temperature", 1.0), enrols).eval()

@@ -60,7 +60,7 @@ def resize_matrix(frames: int, width: int, mode: str) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """Log-Mel image of a waveform, as dB below the clip's maximum scaled to [0, 1].
+    """Log-Mel image of a waveform, as dB below the clip's maximum, or below full scale, scaled to [0, 1].
 
     The Fourier transform is written as operators that every ONNX runtime has and runs fast: one step of Cooley and
     Tukey (1965). With n_fft = radix * inner, sample n = radix * i + r and bin k = p + inner * q, a short transform over
@@ -77,7 +77,8 @@ class LogMel(nn.Module):
     -----
     Agrees with `librosa.feature.melspectrogram(..., window="hamming", center=True)` and
     `librosa.power_to_db(ref=np.max, top_db=80)`, but that the floor follows the clip's maximum at any level, so that
-    the image does not change with the gain.
+    the image does not change with the gain. With the reference `full scale` it does: a sine of amplitude 1 reaches
+    about 1, and of two recordings from the same microphone the louder is the brighter.
     """
 
     short: Tensor
@@ -95,6 +96,8 @@ class LogMel(nn.Module):
         q = torch.stack([r, r.flip(0)], dim=1).flatten()[: self.radix]
         offset = torch.arange(config.win_length, dtype=torch.float64)
         window = 0.54 - 0.46 * torch.cos(2 * math.pi / config.win_length * offset)  # periodic Hamming
+        filters = mel_filters(config.sampling_rate, config.n_fft, config.n_mels)  # (bins, n_mels)
+        self.full_scale = 2 * math.log(float(window.sum()) / 2) + math.log(float(filters.max()))
         i = torch.arange(config.win_length // self.radix)
         angle = 2 * math.pi / inner * i * p[:, None].double()  # (p, i)
         short = torch.stack([angle.cos(), -angle.sin()], dim=1)  # (p, real and imaginary, i)
@@ -108,15 +111,14 @@ class LogMel(nn.Module):
         self.register_buffer("twiddled", twiddled.float(), persistent=False)  # (p, 2 * q, r * 2)
         bins = torch.minimum(k, config.n_fft - k).T  # (q, p)
         self.register_buffer("bins", bins, persistent=False)
-        self.stretches = self._register_filters(bins)
+        self.stretches = self._register_filters(bins, filters)
         resize = None
         if config.width != config.frames:
             resize = resize_matrix(config.frames, config.width, config.interpolation)
         self.register_buffer("resize", resize, persistent=False)  # (frames, width)
 
-    def _register_filters(self, bins: Tensor) -> list[tuple[str, int, int]]:
+    def _register_filters(self, bins: Tensor, filters: Tensor) -> list[tuple[str, int, int]]:
         """Mel filters for three groups of bands, each over the stretch of q that it needs: (name, first q, end)."""
-        filters = mel_filters(self.config.sampling_rate, self.config.n_fft, self.config.n_mels)  # (bins, n_mels)
         flat = bins.flatten()
         once = torch.zeros(len(flat))  # a bin that stands there twice, as its own mirror image, counts once
         once[[flat.tolist().index(value) for value in range(self.config.n_fft // 2 + 1)]] = 1
@@ -167,8 +169,11 @@ class LogMel(nn.Module):
         ]
         mel = torch.cat(groups, dim=1)  # (batch, n_mels, frames)
         level = mel.clamp(min=1e-30).log()
-        peak = level.amax(dim=(1, 2), keepdim=True).clamp(min=math.log(1e-20))  # digital silence stays black
-        image = ((level - peak) * (DB / self.config.top_db) + 1).clamp(min=0)
+        if self.config.reference == "clip":
+            reference = level.amax(dim=(1, 2), keepdim=True).clamp(min=math.log(1e-20))  # digital silence stays black
+        else:
+            reference = self.full_scale
+        image = ((level - reference) * (DB / self.config.top_db) + 1).clamp(0, 1)
         if self.resize is not None:
             image = image @ self.resize[:frames, : self.columns(frames)]
         return image[:, None]

@@ -86,7 +86,12 @@ def closed_form_macs(config: Vit, classes: int, every_token: bool = True) -> int
     widths = (1, *config.stem, 1) if config.stem else ()
     stem = sum(9 * c_in * c_out for c_in, c_out in pairwise(widths)) * prod(config.image)
     channels = 3 if config.position == "ice" else 1
-    embedding = patches * channels * prod(config.patch) * dim
+    reduce, (height, width) = 0, config.image
+    for number, c_out in enumerate(config.reduce):
+        height, width = height // 2, (width + 1) // 2 if number < 2 else width
+        reduce += 9 * channels * c_out * height * width
+        channels = c_out
+    embedding = reduce + patches * channels * (config.patch[0] >> len(config.reduce)) * config.patch[1] * dim
     embedding += config.time_convs * patches * dim * TimeConvs.WIDTH
     projections = tokens * dim * inner * 4  # query, key, value, output
     attention = tokens * tokens * inner * 2  # scores, weighted values

@@ -157,7 +157,7 @@ def positions_figure(model: VisionTransformer, card: dict[str, Any], image: Tens
     for label, used in (("with coordinates", planes), ("coordinates set to zero", torch.zeros_like(planes))):
         model.planes = used
         for name, shown in (("blank image", torch.zeros_like(image)), ("this recording", image)):
-            tokens[label, name] = model.tokens(shown)[0, 1:]  # (patches, embed_dim)
+            tokens[label, name] = model.tokens(shown)[0][0, 1:]  # (patches, embed_dim)
     model.planes = planes
     figure = new_figure(7.6, 7.2)
     panels = figure.subplots(2, 2, sharex=True, sharey=True)

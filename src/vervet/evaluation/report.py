@@ -101,6 +101,15 @@ def _folds(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(map(_count, value)) and len(set(value)) == len(value)
 
 
+def _enrolled(value: Any) -> bool:
+    keys = {"wa": _fraction, "uar": _fraction, "macro_f1": _fraction, "confusion": _matrix, "n_test": _count}
+    keys |= {"wa_interval": _interval, "uar_interval": _interval}
+    return isinstance(value, dict) and all(
+        count.isdigit() and found.keys() == keys.keys() and all(holds(found[key]) for key, holds in keys.items())
+        for count, found in value.items()
+    )
+
+
 # What each key of a record holds, and how to tell.
 _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "corpus": ("a name", _text),
@@ -128,8 +137,9 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "kept_epoch": ("a whole number, 0 or more", _count),
     "by_speaker": ("an object", lambda value: isinstance(value, dict)),
     "calibration": ("an object", lambda value: isinstance(value, dict)),
+    "enrolled": ("an object with scores for each number of clips", _enrolled),
 }
-_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "calibration"}
+_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "calibration", "enrolled"}
 
 
 def validate(record: Record) -> None:
@@ -143,7 +153,9 @@ def validate(record: Record) -> None:
         uar_interval ([low, high] by speaker, or null), labels, confusion (rows true, in the order of labels), n_test,
         epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones;
         with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores,
-        `calibration` what confidences are worth: ece_before, ece, answered and wa_answered, fractions of 1.
+        `calibration` what confidences are worth: ece_before, ece, answered and wa_answered, fractions of 1. `enrolled`
+        may hold wa, uar, macro_f1, their intervals, confusion and n_test by the number of other clips of the speaker
+        that the network was told of.
 
     Raises
     ------
@@ -451,6 +463,7 @@ def markdown(records: Sequence[Record]) -> str:
         "## Honest: protocols `clip` and `speaker`",
         _HONEST,
         _table(honest) if honest else "Nothing is measured yet.",
+        *_enrolled_parts(records),
         "## Why they differ",
         "![WA by protocol](leakage.png)" if _bars(records) else "",
         _WHY,
@@ -485,6 +498,11 @@ protocol, so that they can be held against the published figures, and against no
 
 _HONEST = """`clip` keeps all versions of a clip on one side, but its speakers are heard in training. `speaker` tests on
 speakers who are not: it is the one that says what to expect of a stranger."""
+
+_ENROLLED = """UAR of the same networks, clip by clip, when they are told what other clips of the same unheard speaker
+sound like: the mean of each Mel band over these and the clip itself. Nobody says what was felt in the others; they are
+drawn at random from the test side, and none is the clip that is scored. So these rows, unlike those above, have heard
+the speaker."""
 
 _ABLATIONS = """One setting of a recipe is changed; all else stays, folds and seeds included. The changes of WA and UAR
 are in points, against the recipe as it is on the same folds and seeds. Under `paper` one seed has 428 test items
@@ -573,6 +591,37 @@ def _table(rows: Sequence[Record]) -> str:
 
 def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
+
+
+def _enrolled_parts(records: Sequence[Record]) -> list[str]:
+    """A heading and a table of what it is worth to know a speaker; nothing where it was not measured."""
+    groups: dict[tuple, list[Record]] = {}
+    for one in sorted(records, key=_order):
+        if one["fold"] == "all" and not one["leaky"] and "enrolled" in one:
+            groups.setdefault((*_key(one)[:4], len(one.get("folds", ()))), []).append(one)
+    if not groups:
+        return []
+    counts = sorted({count for members in groups.values() for count in members[0]["enrolled"]}, key=int)
+    told = [f"told of {count} clip{'' if count == '1' else 's'}" for count in counts]
+    body = []
+    for members in groups.values():
+        first = members[0]
+        cells = [
+            CORPORA.get(first["corpus"], first["corpus"]), f"`{first['protocol']}`, enrolled", first["network"],
+            f"`{first['recipe']}`", _folds_cell(first | {"folds": first.get("folds", ())}),
+            _ranges(one["seed"] for one in members), _score(members),
+        ]  # fmt: skip
+        sides = ([one["enrolled"][count] for one in members] for count in counts)
+        body.append([*cells, *(_score(side) for side in sides)])
+    head = ["corpus", "protocol", "network", "recipe", "folds", "seeds", "told of none", *told]
+    return ["## Enrolled: speakers of whom something is known", _ENROLLED, _grid(head, body)]
+
+
+def _score(members: Sequence[Record]) -> str:
+    """UAR over seeds, with its interval where there is one."""
+    limits = [one["uar_interval"] for one in members]
+    interval = None if None in limits else tuple(np.mean(limits, axis=0).tolist())
+    return _cell(mean_spread([one["uar"] for one in members]), interval)
 
 
 def _confidence_parts(records: Sequence[Record]) -> list[str]:

@@ -66,12 +66,16 @@ class Tested:
         Its `predictions.csv`: file, version, speaker, sex, emotion, predicted, and the probability of each emotion.
     record : dict
         Its scores, in the shape of `results/results.json`.
+    enrolled : list of dict
+        Its `enrolled.csv`: file, speaker, emotion, and the answer for each number of other clips of the speaker that it
+        was told of. Empty for a network that was not trained to be told.
     """
 
     stage: str
     card: dict[str, Any]
     rows: list[dict[str, str]]
     record: dict[str, Any]
+    enrolled: list[dict[str, str]]
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
@@ -115,10 +119,12 @@ def read_tested(folder: Path) -> list[Tested]:
     for stage in STAGES:
         predictions = folder / stage / "predictions.csv"
         if predictions.exists():
-            with predictions.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = _read_table(predictions)
             card = json.loads((folder / stage / "model.json").read_text())
-            tested = Tested(stage, card, rows, _record(run, card, rows))
+            told = folder / stage / "enrolled.csv"
+            tested = Tested(stage, card, rows, _record(run, card, rows), _read_table(told) if told.exists() else [])
+            if tested.enrolled:
+                tested.record["enrolled"] = _enrolled([tested])
             if "temperature" in card:
                 tested.record["calibration"] = _calibration([tested]) | {
                     key: card[key] for key in ("temperature", "uncertain_below")
@@ -127,6 +133,11 @@ def read_tested(folder: Path) -> list[Tested]:
     if not found:
         raise ValueError(f"{folder}: the run is not finished; give its `vervet train` command again to go on")
     return found
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, Any]:
@@ -171,6 +182,15 @@ def _scores(rows: list[dict[str, str]], labels: list[str]) -> dict[str, Any]:
     }
 
 
+def _enrolled(runs: Sequence[Tested]) -> dict[str, Any]:
+    """Scores of one run or several folds by the number of other clips of the speaker that the network was told of."""
+    labels, found = runs[0].record["labels"], {}
+    for count in (key for key in runs[0].enrolled[0] if key.isdigit()):
+        rows = [row | {"predicted": row[count]} for run in runs for row in run.enrolled]
+        found[count] = {key: value for key, value in _scores(rows, labels).items() if key != "by_speaker"}
+    return found
+
+
 def _calibration(runs: Sequence[Tested]) -> dict[str, Any]:
     """What temperature and threshold do to the test clips of one run or several folds."""
     before = np.concatenate([run.uncalibrated.max(1) for run in runs])
@@ -200,9 +220,11 @@ def pool(runs: Sequence[Tested]) -> dict[str, Any]:
         raise ValueError(f"{first['corpus']}, {first['protocol']}: fold given twice among {folds}")
     rows = [row for run in runs for row in run.rows]
     hashes = "".join(record["split_hash"] for record in records)
-    pooled = {key: value for key, value in first.items() if key not in ("kept_epoch", "calibration")}
+    pooled = {key: value for key, value in first.items() if key not in ("kept_epoch", "calibration", "enrolled")}
     if all("calibration" in record for record in records):
         pooled["calibration"] = _calibration(runs)
+    if all(run.enrolled for run in runs):
+        pooled["enrolled"] = _enrolled(runs)
     return pooled | {
         "fold": "all",
         "folds": folds,
@@ -333,6 +355,13 @@ def summary(records: list[dict[str, Any]]) -> str:
         right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
         lines += ["", f"Confidence of {last['network']}, fold {last['fold']}: calibration error {found['ece']:.3f}"]
         lines[-1] += f" ({found['ece_before']:.3f} before); {found['answered']:.0%} are not uncertain{right}"
+    for count, found in last.get("enrolled", {}).items():
+        lines += [""] if count == min(last["enrolled"], key=int) else []
+        low, high = found["uar_interval"] or (float("nan"),) * 2
+        lines.append(
+            f"Enrolled: told of {count:>2} other clips of each speaker, {last['network']} has WA {found['wa']:.2%}, "
+            f"UAR {found['uar']:.2%} ({low:.1%} to {high:.1%})"
+        )
     if last["by_speaker"]:
         lines += ["", f"Speakers as {last['network']} hears them, fold {last['fold']}"]
         lines.append(f"{'speaker':>10} {'clips':>6} {'WA':>7} {'UAR':>7}")

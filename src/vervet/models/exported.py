@@ -34,7 +34,8 @@ def origin(network: VisionTransformer, front_end: FrontEnd, proto: onnx.ModelPro
     -------
     dict or None
         `vit`, `front_end`, and `weights`: for each parameter its initialisers in the graph, and whether they are
-        transposed; several stand for consecutive rows. None if a parameter is not in the graph bit by bit.
+        transposed; several stand for consecutive rows. Or the one number that all of it is. None if a parameter is not
+        in the graph bit by bit.
     """
     tensors = _initialisers(proto)
     weights = {name: _place(value.numpy(), tensors) for name, value in network.state_dict().items()}
@@ -76,7 +77,7 @@ def read_exported(content: bytes, name: str) -> tuple[VisionTransformer, dict[st
     told, tensors = json.loads(metadata[KEY]), _initialisers(proto)
     network = VisionTransformer(merge(Vit(), told["vit"], name), len(card["labels"]))
     state = {
-        key: torch.from_numpy(_gathered(told["weights"][key], tensors).reshape(value.shape).copy())
+        key: torch.from_numpy(_gathered(told["weights"][key], tensors, value.numpy()))
         for key, value in network.state_dict().items()
     }
     network.load_state_dict(state)
@@ -89,6 +90,8 @@ def _initialisers(proto: onnx.ModelProto) -> dict[str, NDArray]:
 
 def _place(parameter: NDArray, tensors: dict[str, NDArray]) -> dict[str, Any] | None:
     """Find a parameter by its content: what the exporter calls it, and how it cuts it up, is its own affair."""
+    if parameter.size and (parameter == parameter.flat[0]).all():  # of a folded BatchNorm, say
+        return {"is": parameter.flat[0].item()}
     for name, tensor in tensors.items():
         if tensor.dtype == parameter.dtype and tensor.tobytes() == parameter.tobytes():
             return {"of": [name], "transposed": False}
@@ -109,6 +112,8 @@ def _is_next(tensor: NDArray, rows: NDArray) -> bool:
     return tensor.T.tobytes() == rows[: tensor.shape[1]].tobytes()
 
 
-def _gathered(place: dict[str, Any], tensors: dict[str, NDArray]) -> NDArray:
+def _gathered(place: dict[str, Any], tensors: dict[str, NDArray], like: NDArray) -> NDArray:
+    if "is" in place:
+        return np.full_like(like, place["is"])
     parts = [tensors[name].T if place["transposed"] else tensors[name] for name in place["of"]]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return np.concatenate(parts).reshape(like.shape)

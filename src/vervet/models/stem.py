@@ -1,4 +1,4 @@
-"""The teacher's convolutional stem: local time-frequency texture before the image is cut into patches."""
+"""Convolutions before the image is cut into patches: the teacher's stem, and one that makes the image smaller."""
 
 from itertools import pairwise
 
@@ -49,3 +49,66 @@ class ConvStem(nn.Module):
             image = conv(image)
             image = F.gelu(F.batch_norm(image, None, None, training=True))
         return image
+
+
+class Reduce(nn.Module):
+    """3x3 convolutions with stride, each followed by BatchNorm and GELU: fewer bands and columns, more channels.
+
+    What it finds in one place of the spectrum it finds in another, which a patch of all bands has to learn anew for
+    every voice. Each layer halves the bands; the first two halve the columns as well.
+
+    Parameters
+    ----------
+    channels_in : int
+        Channels of the image.
+    channels : tuple of int
+        Channels after each layer, e.g. (16, 32, 64, 64): 128 x 251 pixels become 8 x 63 of 64 channels.
+    """
+
+    def __init__(self, channels_in: int, channels: tuple[int, ...]):
+        super().__init__()
+        widths = (channels_in, *channels)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(c_in, c_out, kernel_size=3, stride=(2, 2 if i < 2 else 1), padding=1, bias=False)
+            for i, (c_in, c_out) in enumerate(pairwise(widths))
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c_out) for c_out in channels)
+
+    def forward(self, images: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Make images smaller.
+
+        Parameters
+        ----------
+        images : Tensor
+            (batch, channels_in, height, width).
+        columns : Tensor
+            (batch, width) bool, those with sound; the others are black and stay so.
+
+        Returns
+        -------
+        tuple of Tensor
+            (batch, channels, reduced height, reduced width), and which of its columns hold sound.
+        """
+        images = images.contiguous(memory_format=torch.channels_last)
+        sound = columns[:, None].to(images.dtype)  # (batch, 1, width)
+        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            images = F.gelu(norm(conv(images)))
+            if number < 2:  # a column holds sound if one of the two that it stands for does
+                sound = F.max_pool1d(F.pad(sound, (0, 1)), kernel_size=2)
+            images = images * sound[:, :, None].to(images.dtype)
+        return images, sound[:, 0] > 0
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put what the BatchNorms have learnt into the convolutions: the same answers, and one step less."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            conv.weight.mul_(scale[:, None, None, None])
+            norm.bias.sub_(norm.running_mean * scale)
+            norm.weight.fill_(1)
+            norm.running_mean.fill_(0)
+            norm.running_var.fill_(1 - norm.eps)

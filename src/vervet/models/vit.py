@@ -13,7 +13,7 @@ from vervet.models.patches import (
     sinusoidal_positions,
     standardise,
 )
-from vervet.models.stem import ConvStem
+from vervet.models.stem import ConvStem, Reduce
 
 
 class Attention(nn.Module):
@@ -115,7 +115,11 @@ class VisionTransformer(nn.Module):
             self.sinusoids = sinusoidal_positions(rows * columns, dim)
         elif config.position == "learned":
             self.positions = nn.Parameter(0.02 * torch.randn(rows * columns, dim))
-        self.patches = PatchEmbedding(channels, config.patch, dim, config.patch_norm)
+        self.reduce, patch = None, config.patch
+        if config.reduce:
+            self.reduce = Reduce(channels, config.reduce)
+            channels, patch = config.reduce[-1], (config.patch[0] >> len(config.reduce), 1)
+        self.patches = PatchEmbedding(channels, patch, dim, config.patch_norm)
         self.time_convs = TimeConvs(config.time_convs, dim) if config.time_convs else None
         self.cls = nn.Parameter(torch.randn(dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
@@ -134,54 +138,65 @@ class VisionTransformer(nn.Module):
         """Whether black columns at the end may be left out of an image: nothing knows where a column stands."""
         config = self.config
         by_column = config.patch == (config.image[0], 1) and config.position == "none" and not config.stem
-        return by_column and (config.mask_padding or not config.time_convs)
+        return by_column and (config.mask_padding or not (config.time_convs or config.reduce))
 
-    def tokens(self, images: Tensor, narrow: bool = False, speaker: Tensor | None = None) -> Tensor:
-        """(batch, 1, height, width) -> the tokens that enter the first block, (batch, 1 + patches, dim), CLS first.
+    def tokens(
+        self, images: Tensor, narrow: bool = False, speaker: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What enters the first block, and what its attention leaves out.
 
-        A narrow image lacks black columns at its end, which an elastic network does without. `speaker` (batch, 3,
-        height) holds the `statistics` of other clips of the speaker, for a network that normalises.
+        Parameters
+        ----------
+        images : Tensor
+            (batch, 1, height, width).
+        narrow : bool, optional
+            Whether images may lack black columns at their end, which an elastic network does without. One that masks
+            padding always may: its answer is the same.
+        speaker : Tensor, optional
+            (batch, 3, height), the `statistics` of other clips of the speaker, for a network that normalises.
+
+        Returns
+        -------
+        tuple of Tensor
+            (batch, 1 + patches, dim), CLS first; and, where padding is masked, what is added to the scores of
+            attention, (batch, 1, 1, 1 + patches): minus infinity for padding.
         """
         fits = tuple(images.shape[1:]) == (1, *self.config.image)
-        if not fits and not (narrow and self.elastic and images.shape[1:3] == (1, self.config.image[0])):
+        narrow = (narrow or self.config.mask_padding) and self.elastic
+        if not fits and not (narrow and images.shape[1:3] == (1, self.config.image[0])):
             raise ValueError(
                 f"images must be (batch, 1, {', '.join(map(str, self.config.image))}), not {tuple(images.shape)}"
             )
-        x = images
+        x, columns = images, heard(images)
         if self.config.normalise != "none":
-            x = standardise(x, heard(images), self.config.normalise == "deviation", speaker)
+            x = standardise(x, columns, self.config.normalise == "deviation", speaker)
         x = self.stem(x)
         if self.planes is not None:
             planes = self.planes.to(x.dtype).expand(x.shape[0], -1, -1, -1)  # (batch, 2, height, width)
             x = torch.cat([x, planes], dim=1)
+        if self.reduce is not None:
+            x, columns = self.reduce(x, columns)
         x = self.patches(x)
         if self.time_convs is not None:
-            x = self.time_convs(x, heard(images))
+            x = self.time_convs(x, columns)
         if self.sinusoids is not None:
             x = x + self.sinusoids
         if self.positions is not None:
             x = x + self.positions
-        return torch.cat([self.cls.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
-
-    def mask(self, images: Tensor) -> Tensor | None:
-        """What attention leaves out, (batch, 1, 1, 1 + patches): minus infinity for padding, if it is to be masked."""
-        if not self.config.mask_padding:
-            return None
-        out = torch.zeros(images.shape[0], 1 + images.shape[-1], dtype=images.dtype, device=images.device)
-        out[:, 1:] = torch.where(heard(images), 0.0, -torch.inf)
-        return out[:, None, None]
+        x = torch.cat([self.cls.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
+        return x, _masked(columns, images.dtype) if self.config.mask_padding else None
 
     def features(self, images: Tensor, speaker: Tensor | None = None) -> Tensor:
         """(batch, 1, height, width) -> the CLS feature after the last LayerNorm, (batch, embed_dim)."""
         # Of the last block only the CLS token is read, so only it is computed: a quarter less in the student.
-        tokens, mask = self.tokens(images, speaker=speaker), self.mask(images)
+        tokens, mask = self.tokens(images, speaker=speaker)
         for block in self.blocks[:-1]:
             tokens = block(tokens, mask=mask)
         return self.norm(self.last_block(tokens, asking=1, mask=mask)[:, 0])
 
     def every_token(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> all tokens after the last LayerNorm, (batch, 1 + patches, embed_dim)."""
-        tokens, mask = self.tokens(images), self.mask(images)
+        tokens, mask = self.tokens(images)
         for block in self.blocks:
             tokens = block(tokens, mask=mask)
         return self.norm(tokens)
@@ -193,9 +208,16 @@ class VisionTransformer(nn.Module):
 
     def attention(self, images: Tensor) -> Tensor:
         """Where each block looked: (batch, 1, height, width) -> (batch, depth, heads, patches), rows sum below 1."""
-        x, mask, weights = self.tokens(images), self.mask(images), []
+        (x, mask), weights = self.tokens(images), []
         for block in self.blocks:
             assert isinstance(block, Block)
             weights.append(block.attention.cls_weights(x, mask))
             x = block(x, mask=mask)
         return torch.stack(weights, dim=1)
+
+
+def _masked(columns: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which tokens are sound (batch, patches) -> what is added to scores (batch, 1, 1, 1 + patches); CLS is seen."""
+    out = torch.zeros(columns.shape[0], 1 + columns.shape[1], dtype=dtype, device=columns.device)
+    out[:, 1:] = torch.where(columns, 0.0, -torch.inf)
+    return out[:, None, None]

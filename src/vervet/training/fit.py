@@ -16,11 +16,13 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vervet.config import Online, Precision, Stage
+from vervet.config import FrontEnd, Online, Precision, Stage, Vit
 from vervet.evaluation.metrics import scores
 from vervet.models.checkpoint import load, save, write_atomically
+from vervet.models.patches import heard
 from vervet.models.vit import VisionTransformer
-from vervet.training.online import disturb, mix, tell
+from vervet.training.enrol import tell
+from vervet.training.online import disturb, mix
 from vervet.training.pool import Images
 
 EVALUATION_BATCH = 64
@@ -92,14 +94,23 @@ def loss_of(
 
 @torch.inference_mode()
 def predict(
-    model: torch.nn.Module, images: Images, device: torch.device, precision: Precision = "float32"
+    model: torch.nn.Module,
+    images: Images,
+    device: torch.device,
+    precision: Precision = "float32",
+    told: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (len, classes) and features (len, embed_dim) of images, float32 on the CPU."""
+    """Logits (len, classes) and features (len, embed_dim) of images, float32 on the CPU.
+
+    `told` (len, 3, n_mels) says of each image what the network knows of the speaker.
+    """
     model.eval()
-    parts = []
+    parts, config = [], getattr(model, "module", model).config
+    assert isinstance(config, Vit)
     for indices in torch.arange(len(images)).split(EVALUATION_BATCH):
         with autocast(device, precision):
-            logits, features = model(images[indices].to(device))
+            known = () if told is None else (told[indices].to(device),)
+            logits, features = model(_trimmed(images[indices].to(device), config), *known)
         parts.append((logits.float().cpu(), features.float().cpu()))
     logits, features = zip(*parts, strict=True)
     return torch.cat(logits), torch.cat(features)
@@ -117,6 +128,7 @@ def fit(
     accelerator: Accelerator,
     precision: Precision = "float32",
     online: Online | None = None,
+    front_end: FrontEnd | None = None,
 ) -> list[dict[str, float]]:
     """Train a network through one stage, or go on from where it was stopped.
 
@@ -143,6 +155,8 @@ def fit(
         Of matrix products and convolutions.
     online : Online, optional
         What is done to the images of training anew each time.
+    front_end : FrontEnd, optional
+        What made the images, for `online`.
 
     Returns
     -------
@@ -173,7 +187,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = lr
             train_loss = _epoch(
-                prepared, averaged, optimizer, stage, train, weights, online or Online(),
+                prepared, averaged, optimizer, stage, train, weights, online or Online(), front_end,
                 len(labels), seed_of(seed, name, epoch), accelerator, precision, bar,
             )  # fmt: skip
             if not train_loss < float("inf"):
@@ -226,11 +240,12 @@ def kept_epoch(history: list[dict[str, float]], stage: Stage) -> int:
 
 def _epoch(
     model, averaged: VisionTransformer | None, optimizer, stage: Stage, train: Side, weights: Tensor | None,
-    online: Online, classes: int, seed: int, accelerator: Accelerator, precision: Precision, bar: tqdm,
+    online: Online, front_end: FrontEnd | None, classes: int, seed: int, accelerator: Accelerator,
+    precision: Precision, bar: tqdm,
 ) -> float:  # fmt: skip
     """Go once through the training side in random order; the last, incomplete batch is left to another epoch."""
     model.train()
-    total, count = 0.0, 0
+    total, count, config = 0.0, 0, accelerator.unwrap_model(model).config
     generator = torch.Generator().manual_seed(seed_of(seed, "online", accelerator.process_index))
     torch.manual_seed(seed_of(seed, "dropout", accelerator.process_index))
     for indices in _order(train, stage, seed).split(stage.batch_size):
@@ -238,13 +253,13 @@ def _epoch(
         share = groups[accelerator.process_index :: accelerator.num_processes].flatten()
         images, emotions, targets = train.batch(share, accelerator.device)
         if online != Online():
-            images = disturb(images, online, generator, stage.enrol or 1)
+            images = disturb(images, online, generator, stage.enrol or 1, front_end)
         told = (tell(images, stage.enrol, generator),) if stage.enrol else ()
         if online != Online():
             shares = F.one_hot(emotions, classes).float()
             images, emotions, targets = mix(images, shares, online, generator, targets, stage.enrol)
         with autocast(accelerator.device, precision):
-            logits, features = model(images, *told)
+            logits, features = model(_trimmed(images, config), *told)
         loss = loss_of(stage, logits, features, emotions, targets, weights)
         accelerator.backward(loss)
         optimizer.step()
@@ -265,6 +280,16 @@ def _average(averaged: VisionTransformer, model: VisionTransformer, decay: float
     """Move the running mean of the weights a little towards the weights."""
     for mean, now in zip(averaged.parameters(), model.parameters(), strict=True):
         mean.lerp_(now, 1 - decay)
+    for mean, now in zip(averaged.buffers(), model.buffers(), strict=True):
+        mean.copy_(now)  # what BatchNorm has seen is a running mean already
+
+
+def _trimmed(images: Tensor, config: Vit) -> Tensor:
+    """Without the columns at the end that are black in all images, where a network masks them anyway."""
+    if not config.mask_padding:
+        return images
+    numbers = torch.arange(1, images.shape[-1] + 1, device=images.device)
+    return images[..., : max(1, int((heard(images) * numbers).max()))]
 
 
 def _order(train: Side, stage: Stage, seed: int) -> Tensor:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vervet.config import Online
-from vervet.models.patches import heard, statistics
-
-DECADES = 8.0  # powers of ten between 0 and 1 of an image: 80 dB
+from vervet.config import FrontEnd, Online
+from vervet.models.patches import heard
 
 
-def disturb(images: Tensor, settings: Online, generator: torch.Generator, group: int = 1) -> Tensor:
+def disturb(
+    images: Tensor, settings: Online, generator: torch.Generator, group: int = 1, front_end: FrontEnd | None = None
+) -> Tensor:
     """Stretch, warp, colour, add noise to and mask images; each has its own draw.
 
     Parameters
@@ -26,13 +26,16 @@ def disturb(images: Tensor, settings: Online, generator: torch.Generator, group:
         On the CPU; decides every draw.
     group : int
         So many images that follow one another are of one speaker and one place: warp, colour and noise are the same.
+    front_end : FrontEnd, optional
+        What made the images; the default settings, if not given. If the loudest point of each is 1, it stays so.
 
     Returns
     -------
     Tensor
         The same shape, in [0, 1].
     """
-    device = images.device
+    device, front_end = images.device, front_end or FrontEnd()
+    bits = front_end.top_db / 10 * math.log2(10)  # powers of two between 0 and 1 of an image
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return (low + (high - low) * torch.rand(len(images), *shape, generator=generator)).to(device)
@@ -45,22 +48,21 @@ def disturb(images: Tensor, settings: Online, generator: torch.Generator, group:
         images = _resample(images, time, shared(-settings.warp, settings.warp).exp())
     columns = heard(images)[:, None, None]  # (batch, 1, 1, width)
     if settings.colour_db:
-        images = images + _curve(shared(-1, 1, 6), images.shape[2]) * (settings.colour_db / (10 * DECADES))
+        images = images + _curve(shared(-1, 1, 6), images.shape[2]) * (settings.colour_db / front_end.top_db)
     if settings.noise:
-        level = shared(-60, -20, 1, 1, 1) / (10 * DECADES) + 1 + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
-        floor = level + 0.02 * torch.randn(images.shape, generator=generator).to(device)
-        noisy = torch.logaddexp2(images * _BITS, floor * _BITS) / _BITS  # powers add
+        loudest = (images * columns).unflatten(0, (-1, group)).amax(dim=(1, 3, 4)).repeat_interleave(group, dim=0)
+        below = shared(-60, -20, 1, 1, 1) / front_end.top_db + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
+        floor = loudest[:, None, None] + below + 0.02 * torch.randn(images.shape, generator=generator).to(device)
+        noisy = torch.logaddexp2(images * bits, floor * bits) / bits  # powers add
         images = torch.where(shared(0, 1, 1, 1, 1) < settings.noise, noisy, images)
     if settings.colour_db or settings.noise:
-        images = images - (images * columns).amax(dim=(2, 3), keepdim=True) + 1  # the loudest point is 1 again
+        if front_end.reference == "clip":
+            images = images - (images * columns).amax(dim=(2, 3), keepdim=True) + 1  # the loudest point is 1 again
         images = images.clamp(0, 1) * columns
     for _ in range(2):
         images = _black(images, uniform(0, settings.time_mask), uniform(0, 1))
         images = _level(images, uniform(0, settings.band_mask), uniform(0, 1))
     return images
-
-
-_BITS = DECADES * math.log2(10)  # powers of two between 0 and 1 of an image
 
 
 def mix(
@@ -111,32 +113,6 @@ def mix(
         return weight * values + (1 - weight) * values[order]
 
     return blend(images), blend(shares), None if targets is None else blend(targets)
-
-
-def tell(images: Tensor, group: int, generator: torch.Generator) -> Tensor:
-    """Tell each image the statistics of some others of its speaker: of none, one, three or all in its group.
-
-    Parameters
-    ----------
-    images : Tensor
-        (batch, 1, n_mels, width) float32; each `group` that follow one another are of one speaker.
-    group : int
-        At least 2.
-    generator : torch.Generator
-        On the CPU.
-
-    Returns
-    -------
-    Tensor
-        (batch, 3, n_mels), as a network's `speaker`; 0 where none is told.
-    """
-    found = statistics(images, heard(images)).unflatten(0, (-1, group))  # (groups, group, 3, n_mels)
-    many = torch.tensor([0, 1, min(3, group - 1), group - 1])
-    wanted = many[torch.randint(len(many), (len(found), group, 1), generator=generator)]
-    chance = torch.rand(len(found), group, group, generator=generator)
-    chance.diagonal(dim1=1, dim2=2).fill_(2.0)  # nobody is told of itself
-    chosen = (chance.argsort(dim=2).argsort(dim=2) < wanted).to(found)  # (groups, group, group)
-    return torch.einsum("gij,gjsb->gisb", chosen, found).flatten(0, 1)
 
 
 def _resample(images: Tensor, time: Tensor, band: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from vervet.evaluation.leakage import audit
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.machine import processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
+from vervet.training.enrol import COUNTS, met
 from vervet.training.fit import predict
 from vervet.training.pool import make_pool
 from vervet.training.pretrained import load_base, start_from
@@ -137,6 +138,8 @@ def train(
             if is_done(out / stage) and not (out / stage / BORROWED).exists():
                 _calibrate(workshop, stage)
                 if sides.test and not (out / stage / "predictions.csv").exists():
+                    if getattr(recipe, stage).enrol:
+                        _test_enrolled(workshop, stage)
                     _test(workshop, stage)
         _publish(out)
     accelerator.wait_for_everyone()
@@ -222,11 +225,13 @@ def _calibrate(workshop: Workshop, stage: str) -> None:
     write_json(folder / "model.json", card | asdict(calibrate(_logits(workshop, stage, samples), true)))
 
 
-def _logits(workshop: Workshop, stage: str, samples: Sequence[Sample]) -> np.ndarray:
-    """(samples, classes) float64, of the finished network of a stage."""
+def _logits(workshop: Workshop, stage: str, samples: Sequence[Sample], enrolled: int = 0) -> np.ndarray:
+    """(samples, classes) float64, of the finished network of a stage, told of so many other clips of the speaker."""
     model, _ = load_network(workshop.folder / stage)
-    device = workshop.accelerator.device
-    logits, _ = predict(model.to(device), workshop.pool.select(samples).to(device), device)
+    device, images = workshop.accelerator.device, workshop.pool.select(samples)
+    speakers = [sample.utterance.speaker for sample in samples]
+    told = met(images, speakers, enrolled, workshop.recipe.seed) if enrolled else None
+    logits, _ = predict(model.to(device), images.to(device), device, told=told)
     if not logits.isfinite().all():
         raise ValueError(f"{workshop.folder / stage}: the network answers NaN")
     return logits.double().numpy()
@@ -241,6 +246,18 @@ def _test(workshop: Workshop, stage: str) -> None:
         _prediction(sample, workshop.labels, row) for sample, row in zip(samples, probabilities.tolist(), strict=True)
     ]
     write_table(workshop.folder / stage / "predictions.csv", rows)
+
+
+def _test_enrolled(workshop: Workshop, stage: str) -> None:
+    """Read the test side again, each clip known with 1, 3, 10 and 30 others of its speaker: `enrolled.csv`."""
+    samples = [sample for sample in workshop.split.test if sample.version == "original" and sample.utterance.speaker]
+    answers = {count: _logits(workshop, stage, samples, count).argmax(1) for count in COUNTS}
+    rows = [
+        {"file": sample.utterance.path.name, "speaker": sample.utterance.speaker, "emotion": sample.utterance.emotion}
+        | {str(count): workshop.labels[answers[count][row]] for count in COUNTS}
+        for row, sample in enumerate(samples)
+    ]
+    write_table(workshop.folder / stage / "enrolled.csv", rows)
 
 
 def _prediction(sample: Sample, labels: Sequence[str], probabilities: list[float]) -> dict[str, str]:

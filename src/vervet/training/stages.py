@@ -118,6 +118,7 @@ def _fit(workshop: Workshop, name: str, model: VisionTransformer, teacher: Visio
         workshop.accelerator,
         workshop.recipe.precision,
         workshop.recipe.augment.online,
+        workshop.recipe.front_end,
     )
     if workshop.accelerator.is_main_process:
         chosen = {"stage": name, "settings": asdict(stage), "epoch": kept_epoch(history, stage), "epochs": len(history)}

@@ -1,0 +1,68 @@
+"""What a network is told of a speaker: statistics of other clips, in training and when it is tested."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vervet.models.patches import heard, statistics
+from vervet.training.pool import Images
+
+COUNTS = (1, 3, 10, 30)  # clips of a speaker that a network is told of when it is tested
+BATCH = 64
+
+
+def tell(images: Tensor, group: int, generator: torch.Generator) -> Tensor:
+    """Tell each image the statistics of some others of its speaker: of none, one, three or all in its group.
+
+    Parameters
+    ----------
+    images : Tensor
+        (batch, 1, n_mels, width) float32; each `group` that follow one another are of one speaker.
+    group : int
+        At least 2.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    Tensor
+        (batch, 3, n_mels), as a network's `speaker`; 0 where none is told.
+    """
+    found = statistics(images, heard(images)).unflatten(0, (-1, group))  # (groups, group, 3, n_mels)
+    many = torch.tensor([0, 1, min(3, group - 1), group - 1])
+    wanted = many[torch.randint(len(many), (len(found), group, 1), generator=generator)]
+    chance = torch.rand(len(found), group, group, generator=generator)
+    chance.diagonal(dim1=1, dim2=2).fill_(2.0)  # nobody is told of itself
+    chosen = (chance.argsort(dim=2).argsort(dim=2) < wanted).to(found)  # (groups, group, group)
+    return torch.einsum("gij,gjsb->gisb", chosen, found).flatten(0, 1)
+
+
+def met(images: Images, speakers: Sequence[str], count: int, seed: int) -> Tensor:
+    """Tell each clip the statistics of others by the same speaker, whatever was felt in them.
+
+    Parameters
+    ----------
+    images : Images
+        Of the clips.
+    speakers : sequence of str
+        Who speaks in each.
+    count : int
+        How many others, drawn at random; all there are of a speaker with fewer.
+    seed : int
+        Of the draw. A larger count holds the clips of a smaller one.
+
+    Returns
+    -------
+    Tensor
+        (clips, 3, n_mels) float32, as a network's `speaker`.
+    """
+    batches = (images[indices] for indices in torch.arange(len(images)).split(BATCH))
+    found = torch.cat([statistics(batch, heard(batch)).cpu() for batch in batches])  # (clips, 3, n_mels)
+    out, rng = torch.zeros_like(found), np.random.default_rng(seed)
+    for name in sorted(set(speakers)):
+        own = np.flatnonzero(np.array(speakers) == name)
+        for clip in own:
+            out[clip] = found[rng.permutation(own[own != clip])[:count]].sum(0)
+    return out
