@@ -446,7 +446,7 @@ def test_a_study_names_every_run(tiny_recipe, tmp_path):
         ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, fold: '1'}", "unknown setting 'fold'; .* is 'folds'"),
         (
             "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', teacher: fast}",
-            "teacher is to come from .*emodb-paper-fast-0/fold-0, which the study does not train",
+            "weights are to come from .*emodb-paper-fast-0/fold-0, which the study does not train",
         ),
         (2 * "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0'}\n", "asked for twice: .*fold-0"),
         ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', settings: [--x=1]}", "unknown setting 'x'"),
@@ -485,6 +485,22 @@ def test_a_teacher_is_trained_before_it_is_lent(tiny_recipe, tmp_path, monkeypat
     monkeypatch.setattr("vervet.training.study._start", start)
     run_jobs(jobs, 2)
     assert started == [jobs[1], jobs[0]]
+
+
+def test_runs_may_start_from_another_of_the_same_seed(tiny_recipe, tmp_path):
+    study, runs = tmp_path / "study.yaml", tmp_path / "runs"
+    study.write_text(
+        "- {corpus: cremad, protocol: all, recipe: tiny.yaml, folds: '0', seeds: [0, 1]}\n"
+        "- {corpus: emodb, protocol: speaker, recipe: tiny.yaml, folds: '3', seeds: [0, 1], init: cremad-all-tiny}\n"
+    )
+    jobs = read_study(study, runs)
+    bases = [runs / f"cremad-all-tiny-{seed}" / "fold-0" for seed in (0, 1)]
+    assert [job.folder for job in jobs[:2]] == [job.needs for job in jobs[2:]] == bases
+    assert jobs[3].words[-2:] == ("--init", str(bases[1]))
+    assert [job.tests for job in jobs] == [False, False, True, True]
+    study.write_text(study.read_text().replace("init:", "teacher: tiny, init:"))
+    with pytest.raises(ValueError, match="experiment 1: has either a teacher or init, not both"):
+        read_study(study, runs)
 
 
 def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatch, capsys):

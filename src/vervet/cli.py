@@ -397,7 +397,7 @@ def _study(args: argparse.Namespace) -> int:
     try:
         run_jobs(jobs, args.jobs, _passed_on(args, "cache", "cpu"))
     finally:  # what is finished is filed even where a run failed or the study was interrupted
-        finished = [job.folder for job in jobs if job.finished]
+        finished = [job.folder for job in jobs if job.finished and job.tests]
         if finished:
             add(args.results, evaluate(finished))
             print(write(args.results))

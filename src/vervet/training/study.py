@@ -28,6 +28,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()  # overrides, as on the command line
     teacher: str = ""  # name of another recipe of this study: its runs of the same seed and fold lend their teacher
+    init: str = ""  # run of this study whose weights these start from, as `CORPUS-PROTOCOL-RECIPE`: its fold 0, same seed
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,17 @@ class Job:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
+    def tests(self) -> bool:
+        """Whether it has a test side; under protocol `all` everything trains."""
+        return self.words[self.words.index("--protocol") + 1] != "all"
+
+    @property
     def finished(self) -> bool:
         """Whether the run is trained, tested and written up, by the recipe as it is now."""
         tested = {"teacher"} if "--teacher" in self.words else set()  # in another run
         tables = [f"{stage}/predictions.csv" for stage in self.recipe.stages if stage not in tested]
         needed = ["run.json", "metrics.json", *tables]
-        if self.words[self.words.index("--protocol") + 1] == "all":  # which tests nothing
+        if not self.tests:
             needed = ["run.json", "model.json"]
         there = all((self.folder / name).exists() for name in needed)
         return there and read_record(self.folder)["settings"] == settings_of(self.recipe)
@@ -119,11 +125,13 @@ def read_study(path: Path, out: Path) -> list[Job]:
         experiment = merge(Experiment(), entry, where)
         if not (experiment.corpus and experiment.protocol and experiment.recipe):
             raise ValueError(f"{where}: needs corpus, protocol and recipe")
+        if experiment.teacher and experiment.init:
+            raise ValueError(f"{where}: has either a teacher or init, not both")
         jobs += _jobs(experiment, path.parent, out)
     folders = [job.folder for job in jobs]
     lacking = sorted({str(job.needs) for job in jobs if job.needs and job.needs not in folders})
     if lacking:
-        raise ValueError(f"{path}: a teacher is to come from {', '.join(lacking)}, which the study does not train")
+        raise ValueError(f"{path}: weights are to come from {', '.join(lacking)}, which the study does not train")
     twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if twice:
         raise ValueError(f"{path}: asked for twice: {', '.join(twice)}")
@@ -138,10 +146,11 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         recipe = load_recipe(file, settings)
         words = (str(file), "--corpus", experiment.corpus, "--protocol", experiment.protocol, *settings)
         place = out / _folder_name(experiment, recipe_name(file, settings), seed)
+        base = out / f"{experiment.init}-{seed}" / "fold-0" if experiment.init else None
         lender = out / _folder_name(experiment, experiment.teacher, seed) if experiment.teacher else None
         for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
-            needs = lender / f"fold-{fold}" if lender else None
-            borrow = ("--teacher", str(needs)) if needs else ()
+            needs = lender / f"fold-{fold}" if lender else base
+            borrow = ("--teacher" if lender else "--init", str(needs)) if needs else ()
             found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", recipe, needs))
     return found
 
