@@ -17,6 +17,7 @@ from vervet.models.checkpoint import save_network
 from vervet.models.patches import heard, statistics
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
+from vervet.stream import Stream
 from vervet.training.enrol import met
 from vervet.training.pool import Images
 
@@ -79,6 +80,33 @@ def test_who_cannot_be_enrolled(enrolling):
         predictor.enroll([])
     with pytest.raises(ValueError, match=r"was not trained to enrol speakers; its recipe needs student\.enrol"):
         vervet.load().enroll([])
+
+
+# --- live
+
+
+def test_a_stream_gets_to_know_its_speaker(enrolling):
+    _, predictor = enrolling
+    speech = np.concatenate(waveforms(4))  # 16 s
+    stream = Stream(predictor, 16_000, hop_s=2.0, smoothing_s=0.0, threshold=0.0, gate_db=None, adapt=True)
+    answers = {heard.end_s: heard for heard in stream.feed(speech)}
+    first, second, third = (speech[at : at + 64_000] for at in (0, 64_000, 128_000))
+    after_one = predictor.enroll([(first, 16_000)])
+    for end_s, knowing, start in (
+        (4, predictor, 0), (6, predictor, 32_000), (8, after_one, 64_000), (10, after_one, 96_000),
+        (12, after_one.enroll([(second, 16_000)]), 128_000),
+    ):  # fmt: skip
+        expected = knowing.probabilities([speech[start : start + 64_000]])[0]
+        np.testing.assert_allclose(list(answers[end_s].scores.values()), expected, atol=1e-5)
+    assert np.abs(after_one.probabilities([third]) - predictor.probabilities([third])).max() > 1e-3
+    stream.gap(60.0)
+    (again,) = stream.feed(first)[-1:]
+    assert np.abs(list(again.scores.values()) - predictor.probabilities([first])[0]).max() > 1e-3  # it does not forget
+
+
+def test_a_stream_adapts_only_with_a_model_that_enrols():
+    with pytest.raises(ValueError, match="was not trained to enrol speakers"):
+        Stream(vervet.load(), 16_000, adapt=True)
 
 
 # --- when a network is tested

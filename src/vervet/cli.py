@@ -137,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--gate-db", type=float, default=9.0, help="speech above the noise floor by this; default: 9")
     sub.add_argument("--no-gate", dest="gate_db", action="store_const", const=None, help="take all sound for speech")
+    sub.add_argument(
+        "--adapt", action="store_true", help="get to know the speaker, who is one and the same; for models that enrol"
+    )
 
     sub = command("serve", _serve, "answer over HTTP and WebSocket, until Ctrl-C or SIGTERM (extra 'serve')")
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, this machine alone")
@@ -561,7 +564,7 @@ def _listen(args: argparse.Namespace) -> int:
     else:
         rate, chunks = stream.microphone(args.device, args.rate, args.channels)
         print("vervet listen: the microphone is open; Ctrl-C ends it", file=sys.stderr)
-    names = ("channels", "pcm", "window_s", "hop_s", "smoothing_s", "threshold", "gate_db")
+    names = ("channels", "pcm", "window_s", "hop_s", "smoothing_s", "threshold", "gate_db", "adapt")
     listener = stream.Stream(predictor, rate, **{name: getattr(args, name) for name in names})
     with suppress(KeyboardInterrupt):  # how one stops listening
         stream.show(listener.listen(chunks), args.format, sys.stdout)

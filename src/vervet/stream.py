@@ -100,11 +100,14 @@ class Stream:
     gate_db : float or None
         How far above the noise floor speech is, in dB. Less lets more through. None switches the gate off: only digital
         silence is `silence` then.
+    adapt : bool
+        Get to know the speaker: what was heard of speech, up to where a window begins, goes into its answer. For a
+        stream of one speaker, and a model that enrols; `predictor` is then one that knows the speaker so far.
 
     Raises
     ------
     ValueError
-        If a setting is outside its range.
+        If a setting is outside its range, or the stream is to adapt and the model was not trained to enrol speakers.
 
     Examples
     --------
@@ -128,6 +131,7 @@ class Stream:
         smoothing_s: float = 1.0,
         threshold: float | None = None,
         gate_db: float | None = 9.0,
+        adapt: bool = False,
     ) -> None:
         if not 1 <= channels <= audio.MOST_CHANNELS:
             raise ValueError(f"{channels} channels: give 1 to {audio.MOST_CHANNELS}")
@@ -141,8 +145,11 @@ class Stream:
             raise ValueError(f"threshold of {threshold:g}: give a probability, 0 to 1")
         if gate_db is not None and not 0 <= gate_db < math.inf:
             raise ValueError(f"gate of {gate_db:g} dB: give 0 or more above the noise floor, or None for no gate")
+        if adapt:
+            predictor.check_enrols()
         window_s, self.hop_s = predictor.windowing(window_s, hop_s)
         self.predictor = predictor
+        self.adapt = adapt
         self.sampling_rate = audio.checked_rate(sampling_rate, "stream")
         self.channels = channels
         self.smoothing_s = smoothing_s
@@ -154,6 +161,7 @@ class Stream:
         self._rest = b""  # of a PCM sample that goes on in the next chunk
         self._floor_db = math.inf
         self._answered_s = 0.0
+        self._learnt: tuple[float, np.ndarray] | None = None  # where a window of speech ends, and its statistics
         self._begin(0.0)
 
     @property
@@ -333,6 +341,8 @@ class Stream:
         if not self._is_speech(waveform, elapsed_s):
             self._mean = None
             return Heard(*times, SILENCE, {})
+        if self.adapt:
+            self._meet(start, waveform, *times)
         scores = self.predictor.probabilities([waveform])[0]
         if self._mean is not None and self.smoothing_s:
             scores += 0.5 ** (elapsed_s / self.smoothing_s) * (self._mean - scores)
@@ -340,6 +350,13 @@ class Stream:
         best = int(scores.argmax())
         label = self.predictor.labels[best] if scores[best] >= self.threshold else UNCERTAIN
         return Heard(*times, label, dict(zip(self.predictor.labels, map(float, scores), strict=True)))
+
+    def _meet(self, start: int, waveform: np.ndarray, start_s: float, end_s: float) -> None:
+        """Know the speaker from whole windows of speech that follow one another and end before this one begins."""
+        if self._learnt is not None and self._learnt[0] <= start_s:
+            self.predictor, self._learnt = self.predictor.knowing(self._learnt[1]), None
+        if self._learnt is None and start >= 0 and len(waveform) == self._window:
+            self._learnt = end_s, self.predictor.run([waveform], ("statistics",))["statistics"][0]
 
     def _is_speech(self, waveform: np.ndarray, elapsed_s: float) -> bool:
         """Tell speech from a pause, by how far it rises above a noise floor that this keeps track of.

@@ -31,6 +31,7 @@ class AskedStream(BaseModel):
     smoothing_s: float = 1.0
     threshold: float | None = None
     gate_db: float | None = 9.0
+    adapt: bool = False
 
     @field_validator("gate_db", mode="before")
     @classmethod
