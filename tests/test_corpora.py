@@ -35,6 +35,22 @@ def test_emodb_names(tmp_path):
     assert {happy.corpus, happy.split} == {"emodb", ""}
 
 
+def test_several_corpora_as_one(tmp_path, monkeypatch):
+    touch(tmp_path, "emodb/wav/03a01Fa.wav", "savee/DC_a01.wav")
+    for root in (tmp_path, None):
+        monkeypatch.setenv("VERVET_CORPORA", str(tmp_path))
+        assert [utterance.corpus for utterance in load_corpus("savee+emodb", root)] == ["savee", "emodb"]
+    for name, message in (
+        ("emodb+emodb", "name each corpus once"),
+        ("emodb+table", "'table' cannot be joined with others; these can: cremad, emodb, savee"),
+        ("emodb+berlin", "'berlin' cannot be joined"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_corpus(name, tmp_path)
+    with pytest.raises(ValueError, match="no such folder"):
+        load_corpus("savee+cremad", tmp_path)
+
+
 def test_folder_of_clips_is_a_root_too(tmp_path):
     touch(tmp_path, "wav/03a01Fa.flac")
     assert load_corpus("emodb", tmp_path / "wav") == load_corpus("emodb", tmp_path)

@@ -182,3 +182,19 @@ def test_by_clip_every_clip_is_tested_once_whatever_their_number(clips):
         utterance for fold in range(5) for utterance in sources(split(utterances, "clip", fold, 0, VERSIONS).test)
     ]
     assert Counter(tested) == Counter(utterances)
+
+
+def test_several_corpora_are_split_one_by_one():
+    german = corpus()
+    english = corpus([str(number) for number in range(1001, 1092, 3)], name="cremad", clips=4, root="/other")
+    for fold in range(5):
+        made = split([*english, *german], "speaker", fold, 0, VERSIONS)
+        alone = [split(part, "speaker", fold, 0, VERSIONS) for part in (english, german)]
+        assert made.folds == 5
+        for name, side in made.sides.items():
+            assert side == alone[0].sides[name] + alone[1].sides[name]
+    four = corpus(["DC", "JE", "JK", "KL"], name="savee")
+    last = split([*four, *german], "speaker", 4, 0, VERSIONS)  # beyond the folds of the smaller one
+    assert {sample.utterance.speaker for sample in last.test} == {"DC", "11"}
+    with pytest.raises(ValueError, match="these corpora together have folds 0 to 4, not 5"):
+        split([*four, *german], "speaker", 5, 0, VERSIONS)

@@ -165,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         "train", _train, "train by the three stages of a recipe; --key=value overrides a setting", settings=True
     )
     sub.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
-    sub.add_argument("--corpus", required=True, help="emodb, savee, cremad, table, or folders")
+    sub.add_argument(
+        "--corpus", required=True, help="emodb, savee, cremad, several such as cremad+emodb, table, or folders"
+    )
     sub.add_argument("--root", type=Path, default=None, help="folder or table; default: $VERVET_CORPORA/NAME")
     sub.add_argument("--protocol", required=True, choices=(*PROTOCOLS, "all"))
     sub.add_argument("--fold", default="0", help="which fold is the test side: a number, several (0,2,5-7), or all")
@@ -210,7 +212,10 @@ def _parser() -> argparse.ArgumentParser:
         "--robustness", action="store_true", help="degrade the test recordings of a run or its folds instead"
     )
     sub.add_argument(
-        "--root", type=Path, default=None, help="of the corpus, for --robustness; default: $VERVET_CORPORA"
+        "--on", default=None, metavar="CORPUS", help="test the model on another corpus: emodb, savee, cremad or table"
+    )
+    sub.add_argument(
+        "--root", type=Path, default=None, help="of the corpus, for --robustness and --on; default: $VERVET_CORPORA"
     )
 
     sub = command("audit", _audit, "what a split's test score can and cannot mean")
@@ -421,7 +426,12 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     if args.robustness:
         return _robustness(args)
-    records = evaluate(args.run_folders)
+    if args.on:
+        from vervet.evaluation.cross import cross
+
+        records = [cross(folder, args.on, args.root) for folder in args.run_folders]
+    else:
+        records = evaluate(args.run_folders)
     print(to_json(records) if args.format == "json" else summary(records))
     return 0
 

@@ -62,15 +62,16 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     Parameters
     ----------
     name : str
-        One of `CORPORA`.
+        One of `CORPORA`; or several published ones, such as "cremad+emodb", taken as one.
     root : Path, optional
-        Folder of the corpus; for "table" the CSV file; for "folders" the folder of folders. Where not given, the folder
-        `name` inside the one that the environment variable VERVET_CORPORA names.
+        Folder of the corpus; for "table" the CSV file; for "folders" the folder of folders; for several corpora the
+        folder that holds one for each, by its name. Where not given, that of the environment variable VERVET_CORPORA,
+        or for one corpus the folder `name` inside it.
 
     Returns
     -------
     list of Utterance
-        Sorted by path.
+        Sorted by path; of several corpora, one after the other.
 
     Raises
     ------
@@ -82,6 +83,10 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     -----
     What the audio is like is another question: see `vervet.corpora.check`.
     """
+    parts = parts_of(name)
+    if len(parts) > 1:
+        folder = corpus_root(name, root)
+        return [utterance for part in parts for utterance in load_corpus(part, folder / part)]
     utterances, faults = survey(name, root)
     if faults:
         named = [f"{fault.file}: {fault.message}" for fault in faults[:NAMED_IN_ERROR]]
@@ -90,6 +95,24 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
             named.append(f"and {more} more; `vervet corpus check {name}` names them all")
         raise ValueError("\n".join(named))
     return list(utterances.values())
+
+
+def parts_of(name: str) -> list[str]:
+    """The corpora that a name stands for: one, or the published ones between its plus signs.
+
+    Raises
+    ------
+    ValueError
+        If one of several is unknown, named twice, or a user's own.
+    """
+    parts = name.split("+")
+    known = [corpus for corpus in CORPORA if corpus not in OWN]
+    for part in parts if len(parts) > 1 else ():
+        if part not in known:
+            raise ValueError(f"{name}: {part!r} cannot be joined with others; these can: {', '.join(known)}")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"{name}: name each corpus once")
+    return parts
 
 
 def survey(name: str, root: Path | None = None) -> tuple[dict[str, Utterance], list[Fault]]:
@@ -124,7 +147,7 @@ def release_of(name: str) -> Release:
 
 
 def corpus_root(name: str, root: Path | None = None) -> Path:
-    """Find where a corpus lies: `root` itself, or $VERVET_CORPORA/name.
+    """Find where a corpus lies: `root` itself, or $VERVET_CORPORA/name; of several, $VERVET_CORPORA.
 
     Raises
     ------
@@ -141,7 +164,7 @@ def corpus_root(name: str, root: Path | None = None) -> Path:
                 f"where is {name}? Give its folder as --root, or set the environment variable VERVET_CORPORA "
                 f"to the folder that holds {name}/"
             )
-        root = Path(parent) / name
+        root = Path(parent) / name if len(parts_of(name)) == 1 else Path(parent)
     root = Path(root)
     if not root.exists():
         raise ValueError(f"{root}: no such {'table' if name == 'table' else 'folder'} ({name})")

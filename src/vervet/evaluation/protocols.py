@@ -91,9 +91,11 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
         figures were made). "clip": clips split 80/20 first, stratified, only the training side augmented.
         "sentence": a fifth of the sentences is kept out. "speaker": leave one speaker out; for CREMA-D five blocks of
         actors. "speakers": a fifth of the speakers is kept out. "table": as its `split` column says. "all": everything
-        trains, nothing validates or tests, for the last network once others have told what to expect of it.
+        trains, nothing validates or tests, for the last network once others have told what to expect of it. Several
+        corpora are split one by one, each as if it were alone, and their sides joined.
     fold : int
-        From 0. Under `paper` and `clip` each of the five folds tests another fifth.
+        From 0. Under `paper` and `clip` each of the five folds tests another fifth. Of several corpora, one with fewer
+        folds than the others begins again with its first.
     seed : int
         Draws the random protocols; `sentence`, `speaker` and `speakers` do not depend on it.
     versions : tuple of str
@@ -116,11 +118,27 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
     }  # fmt: skip
     if protocol not in makers:
         raise ValueError(f"unknown protocol {protocol!r}; known are {', '.join(PROTOCOLS)}")
-    folds, train, validation, test = makers[protocol](utterances, fold, seed, versions)
+    groups: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        groups[utterance.corpus].append(utterance)
+    if len(groups) > 1:
+        folds, *sides = _joined(makers[protocol], list(groups.values()), fold, seed, versions)
+    else:
+        folds, *sides = makers[protocol](utterances, fold, seed, versions)
+    train, validation, test = sides
     for name, side in (("training", train), ("validation", validation), ("test", test)):
         if not side and (protocol != "all" or name == "training"):
             raise ValueError(f"protocol {protocol}, fold {fold}: the {name} side is empty")
     return Split(protocol, fold, folds, tuple(train), tuple(validation), tuple(test))
+
+
+def _joined(make, groups: Sequence[list[Utterance]], fold: int, seed: int, versions: tuple[str, ...]):
+    """Split each corpus by itself and put the sides together."""
+    counts = [make(group, 0, seed, versions)[0] for group in groups]
+    if not 0 <= fold < max(counts):
+        raise ValueError(f"these corpora together have folds 0 to {max(counts) - 1}, not {fold}")
+    parts = [make(group, fold % count, seed, versions) for group, count in zip(groups, counts, strict=True)]
+    return max(counts), *([sample for part in parts for sample in part[side]] for side in (1, 2, 3))
 
 
 def _versions(utterances: Sequence[Utterance], versions: tuple[str, ...] = ("original",)) -> list[Sample]:

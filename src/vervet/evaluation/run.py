@@ -31,6 +31,7 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
     ----------
     folders : sequence of Path
         Run folders, each of one fold. Folds of one experiment (same corpus, protocol, recipe and seed) are also pooled.
+        What `vervet.evaluation.cross` has measured of them comes along.
 
     Returns
     -------
@@ -49,7 +50,10 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
             key = tuple(tested.record[name] for name in ("corpus", "protocol", "network", "recipe", "seed"))
             experiments.setdefault(key, []).append(tested)
     records = [tested.record for runs in experiments.values() for tested in runs]
-    return records + [pool(runs) for runs in experiments.values() if len(runs) > 1]
+    records += [pool(runs) for runs in experiments.values() if len(runs) > 1]
+    return records + [
+        json.loads(path.read_text()) for folder in folders for path in sorted(folder.glob("cross-*.json"))
+    ]
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,13 @@ def read_tested(folder: Path) -> list[Tested]:
             told = folder / stage / "enrolled.csv"
             tested = Tested(stage, card, rows, _record(run, card, rows), _read_table(told) if told.exists() else [])
             if tested.enrolled:
-                tested.record["enrolled"] = _enrolled([tested])
+                tested.record["enrolled"] = enrolled_scores(tested.enrolled, run["labels"])
             if "temperature" in card:
                 tested.record["calibration"] = _calibration([tested]) | {
                     key: card[key] for key in ("temperature", "uncertain_below")
                 }
             found.append(tested)
-    if not found:
+    if not found and run["protocol"] != "all":
         raise ValueError(f"{folder}: the run is not finished; give its `vervet train` command again to go on")
     return found
 
@@ -150,7 +154,7 @@ def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]
         "recipe": run["recipe"],
         "seed": run["settings"]["seed"],
         "fold": run["fold"],
-        **_scores(rows, run["labels"]),
+        **scored_answers(rows, run["labels"]),
         "labels": run["labels"],
         "epochs": card["epochs"],
         "kept_epoch": card["epoch"],
@@ -162,7 +166,21 @@ def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]
     }
 
 
-def _scores(rows: list[dict[str, str]], labels: list[str]) -> dict[str, Any]:
+def scored_answers(rows: list[dict[str, str]], labels: list[str]) -> dict[str, Any]:
+    """Scores of some answers, as a record has them: of all, with intervals, and by speaker.
+
+    Parameters
+    ----------
+    rows : list of dict
+        emotion, predicted, speaker; as in `predictions.csv`.
+    labels : list of str
+        The emotions, in the order of the confusion matrix.
+
+    Returns
+    -------
+    dict
+        wa, uar, macro_f1, wa_interval, uar_interval, confusion, n_test, by_speaker.
+    """
     true, predicted = [row["emotion"] for row in rows], [row["predicted"] for row in rows]
     speakers = [row["speaker"] for row in rows]
     overall = scores(true, predicted, labels)
@@ -182,12 +200,25 @@ def _scores(rows: list[dict[str, str]], labels: list[str]) -> dict[str, Any]:
     }
 
 
-def _enrolled(runs: Sequence[Tested]) -> dict[str, Any]:
-    """Scores of one run or several folds by the number of other clips of the speaker that the network was told of."""
-    labels, found = runs[0].record["labels"], {}
-    for count in (key for key in runs[0].enrolled[0] if key.isdigit()):
-        rows = [row | {"predicted": row[count]} for run in runs for row in run.enrolled]
-        found[count] = {key: value for key, value in _scores(rows, labels).items() if key != "by_speaker"}
+def enrolled_scores(rows: list[dict[str, str]], labels: list[str]) -> dict[str, Any]:
+    """Score answers by the number of other clips of the speaker that the network was told of.
+
+    Parameters
+    ----------
+    rows : list of dict
+        emotion, speaker, and under each such number the answer.
+    labels : list of str
+        The emotions.
+
+    Returns
+    -------
+    dict
+        For each number the scores, as a record has them.
+    """
+    found = {}
+    for count in (key for key in rows[0] if key.isdigit()):
+        told = scored_answers([row | {"predicted": row[count]} for row in rows], labels)
+        found[count] = {key: value for key, value in told.items() if key != "by_speaker"}
     return found
 
 
@@ -224,11 +255,11 @@ def pool(runs: Sequence[Tested]) -> dict[str, Any]:
     if all("calibration" in record for record in records):
         pooled["calibration"] = _calibration(runs)
     if all(run.enrolled for run in runs):
-        pooled["enrolled"] = _enrolled(runs)
+        pooled["enrolled"] = enrolled_scores([row for run in runs for row in run.enrolled], first["labels"])
     return pooled | {
         "fold": "all",
         "folds": folds,
-        **_scores(rows, first["labels"]),
+        **scored_answers(rows, first["labels"]),
         "split_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
         "minutes": round(sum(record["minutes"] for record in records), 2),
     }
@@ -357,10 +388,11 @@ def summary(records: list[dict[str, Any]]) -> str:
         lines[-1] += f" ({found['ece_before']:.3f} before); {found['answered']:.0%} are not uncertain{right}"
     for count, found in last.get("enrolled", {}).items():
         lines += [""] if count == min(last["enrolled"], key=int) else []
-        low, high = found["uar_interval"] or (float("nan"),) * 2
+        bounds = found["uar_interval"]
+        between = f" ({bounds[0]:.1%} to {bounds[1]:.1%})" if bounds else ""
         lines.append(
             f"Enrolled: told of {count:>2} other clips of each speaker, {last['network']} has WA {found['wa']:.2%}, "
-            f"UAR {found['uar']:.2%} ({low:.1%} to {high:.1%})"
+            f"UAR {found['uar']:.2%}{between}"
         )
     if last["by_speaker"]:
         lines += ["", f"Speakers as {last['network']} hears them, fold {last['fold']}"]

@@ -48,10 +48,8 @@ def met(images: Images, speakers: Sequence[str], count: int, seed: int) -> Tenso
         Of the clips.
     speakers : sequence of str
         Who speaks in each.
-    count : int
-        How many others, drawn at random; all there are of a speaker with fewer.
-    seed : int
-        Of the draw. A larger count holds the clips of a smaller one.
+    count, seed : int
+        As for `others`.
 
     Returns
     -------
@@ -60,9 +58,29 @@ def met(images: Images, speakers: Sequence[str], count: int, seed: int) -> Tenso
     """
     batches = (images[indices] for indices in torch.arange(len(images)).split(BATCH))
     found = torch.cat([statistics(batch, heard(batch)).cpu() for batch in batches])  # (clips, 3, n_mels)
-    out, rng = torch.zeros_like(found), np.random.default_rng(seed)
-    for name in sorted(set(speakers)):
-        own = np.flatnonzero(np.array(speakers) == name)
-        for clip in own:
-            out[clip] = found[rng.permutation(own[own != clip])[:count]].sum(0)
-    return out
+    return torch.stack([found[chosen].sum(0) for chosen in others(speakers, count, seed)])
+
+
+def others(speakers: Sequence[str], count: int, seed: int) -> list[np.ndarray]:
+    """Draw for each clip some other clips of the same speaker.
+
+    Parameters
+    ----------
+    speakers : sequence of str
+        Who speaks in each clip.
+    count : int
+        How many; all there are of a speaker with fewer.
+    seed : int
+        Of the draw. A larger count holds the clips of a smaller one.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        For each clip the indices of others, int64.
+    """
+    rng, names = np.random.default_rng(seed), np.array(speakers)
+    chosen = []
+    for clip, name in enumerate(speakers):
+        own = np.flatnonzero(names == name)
+        chosen.append(rng.permutation(own[own != clip])[:count])
+    return chosen
