@@ -55,14 +55,17 @@ class Local {
     const { logits, attention, log_mel } = await this.session.run(feeds, ["logits", "attention", "log_mel"]);
     const odds = softmax(logits.data);
     const best = odds.indexOf(Math.max(...odds));
-    const columns = Math.min(attention.dims[1], Math.ceil((attention.dims[1] * samples.length) / this.whole));
+    const filled = Math.min(1, samples.length / this.whole);
+    const columns = Math.max(1, Math.ceil(log_mel.dims[2] * filled));
+    const patches = attention.data.slice(0, Math.max(1, Math.ceil(attention.dims[1] * filled)));
+    const wide = Math.ceil(columns / patches.length); // columns of the picture that a patch stands for
     return {
       label: this.card.labels[best],
       confidence: odds[best],
       uncertain: odds[best] < (this.card.uncertain_below ?? 0),
       scores: Object.fromEntries(this.card.labels.map((label, i) => [label, odds[i]])),
       log_mel: picture(log_mel, columns),
-      attention: shares(attention.data.slice(0, columns)),
+      attention: shares(Array.from({ length: columns }, (_, x) => patches[Math.floor(x / wide)])),
     };
   }
 
