@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,15 @@ def test_an_overridden_recipe_has_another_name():
 def test_faulty_overrides_are_refused(tmp_path, override):
     with pytest.raises(ValueError, match="seed"):
         load_recipe(written(tmp_path, "seed: 1"), [override])
+
+
+@pytest.mark.parametrize("name", ["vervet", "vervet-small"])
+def test_the_recipes_for_unheard_voices_share_a_network(name):
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    assert replace(recipe.student_network, dropout=0.0) == NETWORKS["vervet"]
+    other = load_recipe(RECIPES / "vervet.yaml")
+    stage = replace(recipe.student, epochs=other.student.epochs, average=other.student.average)
+    assert replace(recipe, student=stage) == other
 
 
 def test_settings_survive_as_plain_data():

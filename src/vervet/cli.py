@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     formats(sub, "text", "json")
 
     sub = command("describe", _describe, "parameters and multiply-accumulates of a network, counted")
-    sub.add_argument("network", choices=("student", "teacher", "teacher-large"))
+    sub.add_argument("network", choices=("student", "teacher", "teacher-large", "vervet"))
     sub.add_argument("--classes", type=int, required=True)
     formats(sub, "text", "json")
 

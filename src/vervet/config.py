@@ -137,7 +137,11 @@ NETWORKS = {
     "student": Vit(),
     "teacher": Vit(depth=6, position="ice", stem=STEM),
     "teacher-large": Vit(depth=12, heads=12, position="ice", stem=STEM),
-}
+    "vervet": Vit(  # not the paper's: the student of the recipes `vervet` and `vervet-small`
+        depth=2, image=(128, 251), reduce=(16, 32, 64, 64), normalise="mean", mask_padding=True, time_convs=2,
+        patch_norm=False,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ def describe(network: str, classes: int) -> dict[str, Any]:
     dict
         JSON-ready: network, classes, parameters, macs (per image, every token through every block, as published),
         macs_computed (the last block for the one token that is read), image (Mel bands, columns), patch (height, width
-        in pixels), patches (their number), position, stem (channels), depth, heads, dim_head, embed_dim, mlp_dim.
+        in pixels), patches (their number), position, stem and reduce (channels), depth, heads, dim_head, embed_dim,
+        mlp_dim.
 
     Raises
     ------
@@ -168,6 +169,7 @@ def describe(network: str, classes: int) -> dict[str, Any]:
         "patches": prod(config.grid),
         "position": config.position,
         "stem": list(config.stem),
+        "reduce": list(config.reduce),
         "depth": config.depth,
         "heads": config.heads,
         "dim_head": config.dim_head,
@@ -196,8 +198,13 @@ def summary(described: dict[str, Any]) -> str:
         "multiply-accumulates": f"{described['macs'] / 1e6:,.1f} M per image as published, every token in every block",
         "of these computed": f"{described['macs_computed'] / 1e6:,.1f} M: of the last block only what is read",
         "image": f"{image} (Mel bands x columns)",
-        "patches": f"{described['patches']} of {patch}, position: {described['position']}",
+        "patches": f"{described['patches']} of {patch}, position: {described['position']}"
+        if not described["reduce"]
+        else f"{described['patches']}, each a column of the reduced image, position: {described['position']}",
         "stem": " - ".join(map(str, (1, *described["stem"], 1))) + " channels" if described["stem"] else "none",
+        "reduced by": "3 x 3 convolutions to " + ", ".join(map(str, described["reduce"])) + " channels"
+        if described["reduce"]
+        else "nothing",
         "blocks": f"{described['depth']} of {described['heads']} heads x {described['dim_head']}, "
         f"width {described['embed_dim']}, feed-forward {described['mlp_dim']}",
     }
