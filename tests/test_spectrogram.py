@@ -106,13 +106,18 @@ def test_resize_matrix_interpolates_between_neighbours():
 
 
 @pytest.mark.parametrize("halvings", [1, 3, 7])
-def test_full_scale_keeps_the_level(halvings):
-    front_end = FrontEnd(reference="full scale", top_db=100.0, width=1001)
+def test_full_scale_keeps_the_level_and_the_floor_follows_the_clip(halvings):
+    front_end = FrontEnd(reference="full scale", width=1001)
     time = torch.arange(front_end.samples) / front_end.sampling_rate
     sine = torch.sin(2 * torch.pi * 1000 * time)[None]
+    sine[:, 40_000:] = 0
     loud, quiet = LogMel(front_end)(sine), LogMel(front_end)(sine / 2**halvings)
     assert 0.95 < float(loud.max()) <= 1
-    heard = (quiet > 0) & (loud < 1)
-    assert heard.any()
-    expected = torch.full_like(loud[heard], -halvings * 20 * np.log10(2) / 100)
-    torch.testing.assert_close((quiet - loud)[heard], expected, rtol=0, atol=1e-5)
+    sounding = loud > 0
+    assert torch.equal(quiet > 0, sounding)  # nothing sinks below the floor, and padding stays black
+    assert float(loud[sounding].min()) == pytest.approx(float(loud.max()) - 80 / 140, abs=0.01)
+    whole = sounding & (loud < 1)
+    expected = torch.full_like(loud[whole], -halvings * 20 * np.log10(2) / 140)
+    torch.testing.assert_close((quiet - loud)[whole], expected, rtol=0, atol=1e-5)
+    like_clip = LogMel(FrontEnd(width=1001))(sine)
+    assert torch.equal(like_clip.amax(dim=2) > 0, loud.amax(dim=2) > 0)

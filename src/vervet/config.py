@@ -19,6 +19,9 @@ Precision = Literal["float32", "bfloat16"]
 Interpolation = Literal["nearest", "bilinear", "area"]
 
 
+FULL_SCALE_DB = 140.0  # below a sine of amplitude 1 is 0 of an image that keeps the level
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
@@ -34,8 +37,8 @@ class FrontEnd:
     win_length: int = 512  # samples, Hamming
     hop_length: int = 64  # samples
     n_mels: int = 128  # bands, Slaney scale and area, 0 Hz to half the sampling rate
-    reference: Literal["clip", "full scale"] = "clip"  # what 0 dB is: a clip's own maximum, or a sine of amplitude 1
-    top_db: float = 80.0  # the floor, below the reference; [-top_db, 0] dB becomes [0, 1]
+    top_db: float = 80.0  # the floor, below the clip's maximum
+    reference: Literal["clip", "full scale"] = "clip"  # what 1 stands for: the clip's maximum, or a sine of amplitude 1
     width: int = 128  # columns of the image; equal to `frames` means no interpolation
     interpolation: Interpolation = "area"  # over time: a column is the mean of the frames it stands for
 
@@ -44,6 +47,11 @@ class FrontEnd:
         _require(self.win_length % 2 == 0, "win_length must be even")
         _require(min(self.sampling_rate, self.hop_length, self.n_mels, self.width) > 0, "sizes must be positive")
         _require(self.duration_s > 0 and self.top_db > 0, "duration_s and top_db must be positive")
+
+    @property
+    def range_db(self) -> float:
+        """How many dB lie between 0 and 1 of an image."""
+        return self.top_db if self.reference == "clip" else FULL_SCALE_DB
 
     @property
     def samples(self) -> int:

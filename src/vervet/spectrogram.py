@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vervet.config import FrontEnd
+from vervet.config import FULL_SCALE_DB, FrontEnd
 
 SLANEY_BREAK_HZ = 1000.0  # the Slaney Mel scale is linear below and logarithmic above
 SLANEY_BREAK_MEL = 15.0
@@ -169,11 +169,12 @@ class LogMel(nn.Module):
         ]
         mel = torch.cat(groups, dim=1)  # (batch, n_mels, frames)
         level = mel.clamp(min=1e-30).log()
-        if self.config.reference == "clip":
-            reference = level.amax(dim=(1, 2), keepdim=True).clamp(min=math.log(1e-20))  # digital silence stays black
-        else:
-            reference = self.full_scale
-        image = ((level - reference) * (DB / self.config.top_db) + 1).clamp(0, 1)
+        peak = level.amax(dim=(1, 2), keepdim=True).clamp(min=math.log(1e-20))  # digital silence stays black
+        image = ((level - peak) * (DB / self.config.top_db) + 1).clamp(min=0)
+        if self.config.reference == "full scale":  # the same decibels on another scale; black columns stay black
+            sounding = (image.amax(dim=1, keepdim=True) > 0).to(image.dtype)
+            decibels = (image - 1) * self.config.top_db + (peak - self.full_scale) * DB
+            image = (decibels / FULL_SCALE_DB + 1).clamp(0, 1) * sounding
         if self.resize is not None:
             image = image @ self.resize[:frames, : self.columns(frames)]
         return image[:, None]

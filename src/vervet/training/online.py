@@ -35,7 +35,7 @@ def disturb(
         The same shape, in [0, 1].
     """
     device, front_end = images.device, front_end or FrontEnd()
-    bits = front_end.top_db / 10 * math.log2(10)  # powers of two between 0 and 1 of an image
+    bits = front_end.range_db / 10 * math.log2(10)  # powers of two between 0 and 1 of an image
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return (low + (high - low) * torch.rand(len(images), *shape, generator=generator)).to(device)
@@ -48,10 +48,10 @@ def disturb(
         images = _resample(images, time, shared(-settings.warp, settings.warp).exp())
     columns = heard(images)[:, None, None]  # (batch, 1, 1, width)
     if settings.colour_db:
-        images = images + _curve(shared(-1, 1, 6), images.shape[2]) * (settings.colour_db / front_end.top_db)
+        images = images + _curve(shared(-1, 1, 6), images.shape[2]) * (settings.colour_db / front_end.range_db)
     if settings.noise:
         loudest = (images * columns).unflatten(0, (-1, group)).amax(dim=(1, 3, 4)).repeat_interleave(group, dim=0)
-        below = shared(-60, -20, 1, 1, 1) / front_end.top_db + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
+        below = shared(-60, -20, 1, 1, 1) / front_end.range_db + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
         floor = loudest[:, None, None] + below + 0.02 * torch.randn(images.shape, generator=generator).to(device)
         noisy = torch.logaddexp2(images * bits, floor * bits) / bits  # powers add
         images = torch.where(shared(0, 1, 1, 1, 1) < settings.noise, noisy, images)
