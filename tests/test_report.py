@@ -5,7 +5,7 @@ import pytest
 from vervet.cli import main
 from vervet.evaluation.ablation import ablations
 from vervet.evaluation.metrics import from_confusion
-from vervet.evaluation.report import _bars, add, load, markdown, summarise, validate, write
+from vervet.evaluation.report import _bars, _enrolled_lines, add, load, markdown, summarise, validate, write
 
 LABELS = ["anger", "fear"]
 
@@ -250,7 +250,7 @@ def test_what_confidences_are_worth_stands_on_the_page_unless_leaky():
     assert "What a confidence is worth" not in markdown([leaky() | {"calibration": worth}, record()])
 
 
-def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own():
+def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own(tmp_path):
     def known(confusion):
         scores = record(confusion)
         return {key: scores[key] for key in (
@@ -266,5 +266,11 @@ def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own():
     assert "| `speaker`, enrolled | student | `paper` | all 10 | 0-1 |" in row
     assert "| 85.0 ± 0.0 [50.0, 90.0] | 90.0 ± 0.0 [50.0, 90.0] | 95.0 ± 0.0 [50.0, 90.0] |" in row
     assert "Enrolled" not in markdown([record(fold="all", folds=[0, 1])])
+    (line,) = _enrolled_lines(seeds)
+    assert line["name"] == "EmoDB, paper"
+    assert [line[count] for count in (0, 1, 10)] == [(pytest.approx(uar), (0.5, 0.9)) for uar in (0.85, 0.9, 0.95)]
+    add(tmp_path / "results.json", seeds)
+    write(tmp_path / "results.json")
+    assert (tmp_path / "enrolled.png").stat().st_size > 10_000
     with pytest.raises(ValueError, match="enrolled must be an object with scores for each number of clips"):
         validate(record(enrolled={"some": told["1"]}))

@@ -190,6 +190,54 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], title: str, measure: str =
     return figure
 
 
+def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figure:
+    """Draw what it is worth to know a speaker.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        One per line: `name`, and by the number of other clips of the speaker that the network was told of, 0 among
+        them, (UAR, its interval or None), fractions of 1.
+    title : str
+        What the figure shows.
+
+    Returns
+    -------
+    Figure
+        UAR over the number of clips; a line each, with its 95 % interval by speaker.
+
+    Raises
+    ------
+    ValueError
+        When there is no row.
+    """
+    if not rows:
+        raise ValueError("there is no row to draw")
+    figure = new_figure(8.0, 4.3)
+    axes = figure.subplots()
+    counts = sorted({key for row in rows for key in row if key != "name"})
+    for number, row in enumerate(rows):
+        told = [count for count in counts if count in row]
+        places = [counts.index(count) + 0.05 * (number - (len(rows) - 1) / 2) for count in told]
+        values = [100 * row[count][0] for count in told]
+        limits = [row[count][1] or (row[count][0],) * 2 for count in told]
+        reach = [[v - 100 * low, 100 * high - v] for v, (low, high) in zip(values, limits, strict=True)]
+        axes.errorbar(
+            places, values, yerr=np.maximum(np.array(reach).T, 0), color=BARS[number % len(BARS)], marker="o",
+            markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, label=row["name"],
+        )  # fmt: skip
+    axes.set_xticks(range(len(counts)), [str(count) for count in counts])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("other clips of the same unheard speaker that the network is told of")
+    axes.set_ylabel("UAR, %")
+    axes.grid(axis="y", color=FAINT)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
+    titles(figure, title, "Of unknown emotion; none is the clip that is scored. Lines: 95 % by speaker.")
+    return figure
+
+
 def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     """Draw what each changed setting does to WA, leaky and honest beside each other.
 

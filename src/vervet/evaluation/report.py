@@ -381,7 +381,7 @@ def _row(members: Sequence[Record]) -> Record:
 
 
 def write(results_path: Path) -> Path:
-    """Write README.md beside results.json, `leakage.png`, its scores by protocol, and `ablations-CORPUS.png`.
+    """Write README.md beside results.json, and `leakage.png`, `enrolled.png` and `ablations-CORPUS.png`, its pictures.
 
     Parameters
     ----------
@@ -398,7 +398,7 @@ def write(results_path: Path) -> Path:
     ValueError, OSError
         As for `load`.
     """
-    from vervet.evaluation.figures import ablation_figure, leakage_figure  # matplotlib, which only this needs
+    from vervet.evaluation.figures import ablation_figure, enrolled_figure, leakage_figure  # matplotlib
 
     page, records = results_path.with_name("README.md"), load(results_path)
     replace_text(page, markdown(records))
@@ -408,6 +408,9 @@ def write(results_path: Path) -> Path:
         what = networks.pop() if len(networks) == 1 else "network and recipe"
         figure = leakage_figure(bars, f"What each protocol makes of the same {what}")
         figure.savefig(results_path.with_name("leakage.png"))
+    if lines := _enrolled_lines(records):
+        figure = enrolled_figure(lines, "What it is worth to know a speaker")
+        figure.savefig(results_path.with_name("enrolled.png"))
     for corpus, changes in _compared(records).items():
         figure = ablation_figure(changes, f"{CORPORA.get(corpus, corpus)}: what each change does to WA")
         figure.savefig(results_path.with_name(f"ablations-{corpus}.png"))
@@ -595,18 +598,43 @@ def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
 
 
-def _enrolled_parts(records: Sequence[Record]) -> list[str]:
-    """A heading and a table of what it is worth to know a speaker; nothing where it was not measured."""
+def _enrolled_groups(records: Sequence[Record]) -> list[list[Record]]:
+    """The pooled records that say what it is worth to know a speaker: a list of seeds for each experiment."""
     groups: dict[tuple, list[Record]] = {}
     for one in sorted(records, key=_order):
         if one["fold"] == "all" and not one["leaky"] and "enrolled" in one:
             groups.setdefault((*_key(one)[:4], len(one.get("folds", ()))), []).append(one)
+    return list(groups.values())
+
+
+def _enrolled_counts(groups: Sequence[Sequence[Record]]) -> list[str]:
+    return sorted({count for members in groups for count in members[0]["enrolled"]}, key=int)
+
+
+def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
+    """What `enrolled_figure` draws."""
+    groups = _enrolled_groups(records)
+    lines = []
+    for members in groups:
+        first = members[0]
+        line: dict[str | int, Any] = {"name": f"{CORPORA.get(first['corpus'], first['corpus'])}, {first['recipe']}"}
+        line["name"] += "" if first["protocol"] == "speaker" else f"\n{first['protocol']}"
+        for count in ("0", *_enrolled_counts(groups)):
+            sides = members if count == "0" else [one["enrolled"][count] for one in members]
+            line[int(count)] = mean_spread([one["uar"] for one in sides])[0], _mean_interval(sides)
+        lines.append(line)
+    return lines
+
+
+def _enrolled_parts(records: Sequence[Record]) -> list[str]:
+    """A heading, a picture and a table of what it is worth to know a speaker; nothing where it was not measured."""
+    groups = _enrolled_groups(records)
     if not groups:
         return []
-    counts = sorted({count for members in groups.values() for count in members[0]["enrolled"]}, key=int)
+    counts = _enrolled_counts(groups)
     told = [f"told of {count} clip{'' if count == '1' else 's'}" for count in counts]
     body = []
-    for members in groups.values():
+    for members in groups:
         first = members[0]
         cells = [
             CORPORA.get(first["corpus"], first["corpus"]), f"`{first['protocol']}`, enrolled", first["network"],
@@ -616,14 +644,18 @@ def _enrolled_parts(records: Sequence[Record]) -> list[str]:
         sides = ([one["enrolled"][count] for one in members] for count in counts)
         body.append([*cells, *(_score(side) for side in sides)])
     head = ["corpus", "protocol", "network", "recipe", "folds", "seeds", "told of none", *told]
-    return ["## Enrolled: speakers of whom something is known", _ENROLLED, _grid(head, body)]
+    picture = "![UAR over the number of clips that are known of a speaker](enrolled.png)"
+    return ["## Enrolled: speakers of whom something is known", picture, _ENROLLED, _grid(head, body)]
+
+
+def _mean_interval(members: Sequence[Record]) -> tuple[float, float] | None:
+    limits = [one["uar_interval"] for one in members]
+    return None if None in limits else tuple(np.mean(limits, axis=0).tolist())
 
 
 def _score(members: Sequence[Record]) -> str:
     """UAR over seeds, with its interval where there is one."""
-    limits = [one["uar_interval"] for one in members]
-    interval = None if None in limits else tuple(np.mean(limits, axis=0).tolist())
-    return _cell(mean_spread([one["uar"] for one in members]), interval)
+    return _cell(mean_spread([one["uar"] for one in members]), _mean_interval(members))
 
 
 def _confidence_parts(records: Sequence[Record]) -> list[str]:
