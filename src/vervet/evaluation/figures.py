@@ -227,12 +227,9 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
             markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, label=row["name"],
         )  # fmt: skip
     axes.set_xticks(range(len(counts)), [str(count) for count in counts])
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
+    _plain(axes)
     axes.set_xlabel("other clips of the same unheard speaker that the network is told of")
     axes.set_ylabel("UAR, %")
-    axes.grid(axis="y", color=FAINT)
-    axes.set_axisbelow(True)
     figure.legend(loc="outside right center", frameon=False, fontsize=9)
     titles(figure, title, "Of unknown emotion; none is the clip that is scored. Lines: 95 % by speaker.")
     return figure
