@@ -16,10 +16,10 @@ from vervet.audio import read, resample
 from vervet.corpora import Utterance, corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
+from vervet.evaluation.enrolled import COUNTS, others
 from vervet.evaluation.run import enrolled_scores, scored_answers
 from vervet.models.checkpoint import write_json
 from vervet.predict import Predictor, load
-from vervet.training.enrol import COUNTS, others
 
 BATCH = 32
 

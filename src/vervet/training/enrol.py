@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from vervet.evaluation.enrolled import others
 from vervet.models.patches import heard, statistics
 from vervet.training.pool import Images
 
-COUNTS = (1, 3, 10, 30)  # clips of a speaker that a network is told of when it is tested
 BATCH = 64
 
 
@@ -59,28 +58,3 @@ def met(images: Images, speakers: Sequence[str], count: int, seed: int) -> Tenso
     batches = (images[indices] for indices in torch.arange(len(images)).split(BATCH))
     found = torch.cat([statistics(batch, heard(batch)).cpu() for batch in batches])  # (clips, 3, n_mels)
     return torch.stack([found[chosen].sum(0) for chosen in others(speakers, count, seed)])
-
-
-def others(speakers: Sequence[str], count: int, seed: int) -> list[np.ndarray]:
-    """Draw for each clip some other clips of the same speaker.
-
-    Parameters
-    ----------
-    speakers : sequence of str
-        Who speaks in each clip.
-    count : int
-        How many; all there are of a speaker with fewer.
-    seed : int
-        Of the draw. A larger count holds the clips of a smaller one.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        For each clip the indices of others, int64.
-    """
-    rng, names = np.random.default_rng(seed), np.array(speakers)
-    chosen = []
-    for clip, name in enumerate(speakers):
-        own = np.flatnonzero(names == name)
-        chosen.append(rng.permutation(own[own != clip])[:count])
-    return chosen

@@ -24,11 +24,12 @@ from vervet.corpora import corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
 from vervet.evaluation.calibration import calibrate, softmax
+from vervet.evaluation.enrolled import COUNTS
 from vervet.evaluation.leakage import audit
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.machine import processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
-from vervet.training.enrol import COUNTS, met
+from vervet.training.enrol import met
 from vervet.training.fit import predict
 from vervet.training.pool import make_pool
 from vervet.training.pretrained import load_base, start_from
