@@ -252,6 +252,8 @@ def _test(workshop: Workshop, stage: str) -> None:
 def _test_enrolled(workshop: Workshop, stage: str) -> None:
     """Read the test side again, each clip known with 1, 3, 10 and 30 others of its speaker: `enrolled.csv`."""
     samples = [sample for sample in workshop.split.test if sample.version == "original" and sample.utterance.speaker]
+    if not samples:  # nobody says who speaks, so there are no others of the same speaker
+        return
     answers = {count: _logits(workshop, stage, samples, count).argmax(1) for count in COUNTS}
     rows = [
         {"file": sample.utterance.path.name, "speaker": sample.utterance.speaker, "emotion": sample.utterance.emotion}

@@ -28,9 +28,8 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()  # overrides, as on the command line
     teacher: str = ""  # name of another recipe of this study: its runs of the same seed and fold lend their teacher
-    init: str = (
-        ""  # run of this study whose weights these start from, as `CORPUS-PROTOCOL-RECIPE`: its fold 0, same seed
-    )
+    # CORPUS-PROTOCOL-RECIPE of this study, from whose fold 0 of the same seed these start
+    init: str = ""
 
 
 @dataclass(frozen=True)
