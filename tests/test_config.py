@@ -47,6 +47,7 @@ def test_overrides_win(tmp_path):
         ("student: {lr: fast}", "my.yaml: student: lr: expected float, not 'fast'"),
         ("student: {lr: .nan}", "my.yaml: student: lr: expected float, not nan"),
         ("student: {lr: 0}", "my.yaml: student: lr and lr_gamma must be positive"),
+        ("{validate: false, student: {keep: best}}", "student.keep is best, but without validate nothing chooses"),
         ("student: 3", "my.yaml: student: expected a mapping of settings, not 3"),
         ("precision: half", "my.yaml: precision: 'half' is not one of float32, bfloat16"),
         ("stages: [student, teacher]", "in this order, each once"),

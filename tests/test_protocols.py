@@ -198,3 +198,16 @@ def test_several_corpora_are_split_one_by_one():
     assert {sample.utterance.speaker for sample in last.test} == {"DC", "11"}
     with pytest.raises(ValueError, match="these corpora together have folds 0 to 4, not 5"):
         split([*four, *german], "speaker", 5, 0, VERSIONS)
+
+
+@pytest.mark.parametrize("protocol", ["clip", "speaker", "paper"])
+def test_what_validates_may_train_as_well_and_the_test_stays_as_it_is(protocol):
+    made = split(corpus(), protocol, 1, 0, VERSIONS)
+    more = made.without_validation(VERSIONS)
+    assert (more.validation, more.test) == ((), made.test)
+    if protocol == "paper":  # there it trains already, and other versions of its clips are tested
+        assert more.train == made.train
+    else:
+        assert sources(more.train) == sources(made.train) | sources(made.validation)
+        assert Counter(sample.version for sample in more.train) == dict.fromkeys(VERSIONS, len(sources(more.train)))
+        assert more.hash() != made.hash()

@@ -193,6 +193,7 @@ class Recipe:
     precision: Precision = "float32"  # of matrix products and convolutions in training
     silent: Literal["drop", "keep", "error"] = "drop"  # clips of digital silence
     contradictory: Literal["drop", "keep", "error"] = "drop"  # same audio, different emotions: drops every copy
+    validate: bool = True  # off: the validation side trains too, and nothing chooses an epoch or a temperature
     front_end: FrontEnd = field(default_factory=FrontEnd)
     augment: Augment = field(default_factory=Augment)
     teacher_network: Vit = field(default_factory=lambda: NETWORKS["teacher"])
@@ -210,6 +211,9 @@ class Recipe:
             told = getattr(self, stage).enrol > 0
             normalises = getattr(self, f"{network}_network").normalise != "none"
             _require(normalises or not told, f"{stage}.enrol needs {network}_network.normalise")
+        for stage in self.stages:
+            chooses = getattr(self, stage).keep == "best"
+            _require(self.validate or not chooses, f"{stage}.keep is best, but without validate nothing chooses")
         size = (self.front_end.n_mels, self.front_end.width)
         for name in ("teacher_network", "student_network"):
             image = getattr(self, name).image

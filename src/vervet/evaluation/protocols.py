@@ -5,7 +5,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,13 @@ class Split:
     def sides(self) -> dict[str, tuple[Sample, ...]]:
         """The three sides by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def without_validation(self, versions: tuple[str, ...]) -> "Split":
+        """The same test, with what validates trained on as well, in these versions."""
+        if set(self.train).issuperset(self.validation):  # as under `paper`; other versions of these may be tested
+            return replace(self, validation=())
+        joining = tuple(_versions([sample.utterance for sample in self.validation], versions))
+        return replace(self, train=self.train + joining, validation=())
 
     def rows(self, root: Path | None = None) -> list[dict[str, str]]:
         """The split as a table: file, source, version, split, emotion, speaker, sentence, corpus.

@@ -104,6 +104,8 @@ def train(
     root = corpus_root(corpus, root)
     utterances, removed = clean(load_corpus(corpus, root), recipe.silent, recipe.contradictory)
     sides = split(utterances, protocol, fold, recipe.seed, recipe.augment.versions)
+    if not recipe.validate:
+        sides = sides.without_validation(recipe.augment.versions)
     labels = in_order(utterance.emotion for utterance in utterances)
     identity = {
         "recipe": recipe_name,
