@@ -8,7 +8,7 @@ from vervet.models.patches import heard, standardise, statistics
 from vervet.training.enrol import tell
 from vervet.training.online import disturb, mix
 
-ALL = Online(stretch=0.2, warp=0.1, colour_db=6.0, noise=1.0, time_mask=20, band_mask=20)
+ALL = Online(stretch=0.2, warp=0.1, colour_db=6.0, noise=1.0, hiss=1.0, time_mask=20, band_mask=20)
 
 
 def speech(clips=4, end=90):
@@ -32,7 +32,7 @@ def test_nothing_by_default():
     assert targets is None
 
 
-@pytest.mark.parametrize("name", ["stretch", "warp", "colour_db", "noise", "time_mask", "band_mask"])
+@pytest.mark.parametrize("name", ["stretch", "warp", "colour_db", "noise", "hiss", "time_mask", "band_mask"])
 def test_each_setting_does_something_and_keeps_the_scale(name):
     images = disturb(speech(), Online(**{name: getattr(ALL, name)}), generator())
     assert images.shape == (4, 1, 128, 128)
@@ -48,7 +48,7 @@ def test_draws_are_decided_by_the_generator():
 
 
 def test_padding_stays_black_and_moves_with_the_stretch():
-    columns = (disturb(speech(), Online(noise=1.0, colour_db=6.0), generator()).amax(dim=(1, 2)) > 0).sum(1)
+    columns = (disturb(speech(), Online(noise=1.0, hiss=1.0, colour_db=6.0), generator()).amax(dim=(1, 2)) > 0).sum(1)
     assert columns.tolist() == [90] * 4
     stretched = (disturb(speech(32), Online(stretch=0.2), generator()).amax(dim=(1, 2)) > 0).sum(1)
     assert 70 <= int(stretched.min()) < 85
@@ -68,6 +68,20 @@ def test_noise_fills_what_is_quiet_and_leaves_what_is_loud():
     noisy = disturb(images, Online(noise=1.0), generator())
     assert float(noisy[:, :, 100:, :90].mean()) > 0.15
     torch.testing.assert_close(noisy[:, 0, 60, 60], torch.ones(4), atol=0.02, rtol=0)
+
+
+def test_hiss_has_the_colour_of_the_voice():
+    images = 0.4 + 0.2 * torch.rand(8, 1, 128, 128, generator=generator())
+    images[:, :, 64:] -= 0.3  # 24 dB less in the upper half
+    images[..., 40:60] = 0.01  # a pause
+    images[:, :, 5, 5] = 1.0  # the loudest point stays where it is
+    noisy = disturb(images, Online(hiss=1.0), generator())
+    lower, upper = noisy[:, 0, :64, 40:60].mean((1, 2)), noisy[:, 0, 64:, 40:60].mean((1, 2))
+    lifted = lower > 0.15
+    assert int(lifted.sum()) > 0
+    assert bool((lower - upper > 0.1)[lifted].all())
+    alike = disturb(images, Online(hiss=1.0), generator(), group=4)[:, 0, :64, 40:60].mean((1, 2))
+    assert float(alike[:4].std()) < 0.01 < float(alike.std())
 
 
 def test_mixup_blends_images_emotions_and_targets_alike():

@@ -72,13 +72,14 @@ class Online:
     warp: float = 0.0  # the frequency axis likewise: another length of the vocal tract
     colour_db: float = 0.0  # a smooth curve over the bands is added, of at most this: other microphones and rooms
     noise: float = 0.0  # probability of steady noise; its level is drawn from 20 to 60 dB below the loudest point
+    hiss: float = 0.0  # probability of steady noise coloured like the voice itself, 10 to 50 dB below its loud moments
     time_mask: int = 0  # columns blackened, at most; drawn twice
     band_mask: int = 0  # bands that get their mean over the clip, at most; drawn twice
     mixup: float = 0.0  # parameter of the Beta distribution by which two images are mixed; 0 mixes none
 
     def __post_init__(self) -> None:
         _require(all(value >= 0 for value in dataclasses.astuple(self)), "settings of online must not be negative")
-        _require(self.noise <= 1, "online.noise is a probability")
+        _require(max(self.noise, self.hiss) <= 1, "online.noise and online.hiss are probabilities")
 
 
 @dataclass(frozen=True)

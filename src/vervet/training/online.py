@@ -55,7 +55,15 @@ def disturb(
         floor = loudest[:, None, None] + below + 0.02 * torch.randn(images.shape, generator=generator).to(device)
         noisy = torch.logaddexp2(images * bits, floor * bits) / bits  # powers add
         images = torch.where(shared(0, 1, 1, 1, 1) < settings.noise, noisy, images)
-    if settings.colour_db or settings.noise:
+    if settings.hiss:
+        loud = images[:, 0].kthvalue(math.ceil(0.98 * images.shape[3]), dim=2).values  # (batch, height)
+        loud = loud.unflatten(0, (-1, group)).amax(1).repeat_interleave(group, dim=0)
+        loud = F.avg_pool1d(loud[:, None], 9, 1, 4, count_include_pad=False)[..., None]  # (batch, 1, height, 1), smooth
+        floor = loud + shared(-50, -10, 1, 1, 1) / front_end.range_db
+        floor = floor + 2 / front_end.range_db * torch.randn(images.shape, generator=generator).to(device)
+        noisy = torch.logaddexp2(images * bits, floor * bits) / bits  # powers add
+        images = torch.where(shared(0, 1, 1, 1, 1) < settings.hiss, noisy, images)
+    if settings.colour_db or settings.noise or settings.hiss:
         if front_end.reference == "clip":
             images = images - (images * columns).amax(dim=(2, 3), keepdim=True) + 1  # the loudest point is 1 again
         images = images.clamp(0, 1) * columns
