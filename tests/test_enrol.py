@@ -33,6 +33,15 @@ def enrolling(tmp_path_factory):
     return network, vervet.load(export(folder, folder / "model.onnx"))
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A model that was not trained to enrol."""
+    folder = tmp_path_factory.mktemp("plain")
+    torch.manual_seed(0)
+    save_network(folder, VisionTransformer(replace(NETWORKS["student"], depth=1), 3).eval(), CARD)
+    return export(folder, folder / "model.onnx")
+
+
 def told(network, clips, others):
     """Probabilities of clips, given other clips of their speaker."""
     log_mel = LogMel(FrontEnd())
@@ -72,14 +81,14 @@ def test_a_short_recording_says_as_much_as_when_it_is_padded(enrolling):
     np.testing.assert_allclose(*ways, atol=1e-5)
 
 
-def test_who_cannot_be_enrolled(enrolling):
+def test_who_cannot_be_enrolled(enrolling, plain):
     _, predictor = enrolling
     with pytest.raises(ValueError, match="there is no recording, or all are silent"):
         predictor.enroll([(np.zeros(16_000, np.float32), 16_000)])
     with pytest.raises(ValueError, match="there is no recording"):
         predictor.enroll([])
     with pytest.raises(ValueError, match=r"was not trained to enrol speakers; its recipe needs student\.enrol"):
-        vervet.load().enroll([])
+        vervet.load(plain).enroll([])
 
 
 # --- live
@@ -104,9 +113,9 @@ def test_a_stream_gets_to_know_its_speaker(enrolling):
     assert np.abs(list(again.scores.values()) - predictor.probabilities([first])[0]).max() > 1e-3  # it does not forget
 
 
-def test_a_stream_adapts_only_with_a_model_that_enrols():
+def test_a_stream_adapts_only_with_a_model_that_enrols(plain):
     with pytest.raises(ValueError, match="was not trained to enrol speakers"):
-        Stream(vervet.load(), 16_000, adapt=True)
+        Stream(vervet.load(plain), 16_000, adapt=True)
 
 
 # --- when a network is tested
@@ -182,12 +191,22 @@ def test_speakers_that_cannot_be_met(more, message, model, table, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_the_shipped_model_says_that_it_cannot(table, capsys):
-    assert main(["predict", str(table), "--speaker", "speaker"]) == 1
+def test_a_model_that_cannot_says_so(table, plain, capsys):
+    assert main(["predict", str(table), "--model", str(plain), "--speaker", "speaker"]) == 1
     assert "was not trained to enrol speakers" in capsys.readouterr().err
 
 
-def test_no_output_is_begun_where_speakers_cannot_be_met(table, tmp_path, capsys):
-    assert main(["predict", str(table), "--speaker", "speaker", "--out", str(tmp_path / "new" / "out.csv")]) == 1
+def test_the_shipped_model_enrols(table, capsys):
+    answers = []
+    for more in ([], ["--speaker", "speaker"]):
+        assert main(["predict", str(table), "--format", "json", *more]) == 0
+        answers.append([list(record["scores"].values()) for record in json.loads(capsys.readouterr().out)])
+    without, told = np.array(answers)
+    assert (np.abs(told - without).max(axis=1) > 1e-3).tolist() == [True] * 4 + [False]
+
+
+def test_no_output_is_begun_where_speakers_cannot_be_met(table, plain, tmp_path, capsys):
+    words = ["predict", str(table), "--model", str(plain), "--speaker", "speaker"]
+    assert main([*words, "--out", str(tmp_path / "new" / "out.csv")]) == 1
     assert "was not trained to enrol speakers" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

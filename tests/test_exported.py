@@ -77,7 +77,7 @@ def test_the_shipped_model_can_be_trained_further(tmp_path):
     name, content = find_model()
     (tmp_path / "default.onnx").write_bytes(content)
     network, card = load_network(tmp_path / "default.onnx")
-    assert network.config == NETWORKS["student"]
+    assert replace(network.config, dropout=0.0) == NETWORKS["vervet"]
     assert card["temperature"] != 1
     assert name.endswith("default.onnx")
 

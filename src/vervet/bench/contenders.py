@@ -73,15 +73,18 @@ def _session(model: str | bytes, threads: int) -> Any:
 
 
 def _pytorch(threads: int, model: Path) -> Recognise:
-    """Front end and student as PyTorch modules, eager; random weights do for time."""
+    """Front end and network of the shipped model as PyTorch modules, eager."""
     import torch
 
-    from vervet.config import NETWORKS, FrontEnd
-    from vervet.models.vit import VisionTransformer
+    from vervet.config import FrontEnd, merge
+    from vervet.models.exported import read_exported
+    from vervet.predict import find_model
     from vervet.spectrogram import LogMel
 
     torch.set_num_threads(threads)
-    front_end, network = LogMel(FrontEnd()).eval(), VisionTransformer(NETWORKS["student"], CLASSES).eval()
+    name, content = find_model(None)
+    network, card = read_exported(content, name)
+    front_end, network = LogMel(merge(FrontEnd(), card["front_end"], name)).eval(), network.eval()
 
     @torch.inference_mode()
     def recognise(paths: Sequence[Path], waveforms: np.ndarray) -> Any:
@@ -91,7 +94,7 @@ def _pytorch(threads: int, model: Path) -> Recognise:
 
 
 def _librosa_pytorch(threads: int, model: Path) -> Recognise:
-    """What a reader of the paper would write first: librosa's log-Mel, interpolated, then the student in PyTorch."""
+    """What a reader of the paper would write first: librosa's log-Mel, interpolated, then its student in PyTorch."""
     import librosa
     import torch
     from torch.nn import functional as F
@@ -169,8 +172,8 @@ CONTENDERS = {
     "vervet": Contender("vervet", _predictor, model="float32"),
     "vervet-int8": Contender("vervet, int8", _predictor, ("onnx", "onnxscript", "torch"), "int8"),
     "vervet-file": Contender("vervet, from file", _predictor_on_files, model="float32", batch=0),
-    "vervet-pytorch": Contender("vervet in PyTorch", _pytorch, ("torch",)),
-    "librosa-pytorch": Contender("librosa + student in PyTorch", _librosa_pytorch, ("librosa", "torch")),
+    "vervet-pytorch": Contender("vervet in PyTorch", _pytorch, ("onnx", "torch")),
+    "librosa-pytorch": Contender("librosa + paper's student", _librosa_pytorch, ("librosa", "torch")),
     "wav2vec2": Contender("wav2vec2-base + head", _wav2vec2, ("transformers", "torch"), batch=4),
     "egemaps-svm": Contender("openSMILE eGeMAPS + SVM", _egemaps_svm, ("opensmile", "sklearn")),
     "stream": Contender("vervet, live, per second", _stream, model="float32", batch=0, part=True),

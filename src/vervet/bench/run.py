@@ -305,4 +305,4 @@ def _part(row: Row, rows: Sequence[Row]) -> str:
 def _network_macs() -> int:
     from vervet.evaluation.complexity import describe
 
-    return describe("student", CLASSES)["macs_computed"]
+    return describe("vervet", CLASSES)["macs_computed"]
