@@ -129,7 +129,8 @@ def _mel(axes: Axes, prediction: Prediction, predictor: Predictor, image: np.nda
     axes.set_facecolor(PADDING)
     start_s, stop_s = prediction.start_s, prediction.start_s + predictor.duration_s
     extent = start_s, stop_s, 0, len(image)
-    view = axes.imshow(image, origin="lower", aspect="auto", extent=extent, cmap=MEL_COLOURS, vmin=0, vmax=1)
+    quiet, loud = image[image > 0].min(), image.max()  # padding is 0
+    view = axes.imshow(image, origin="lower", aspect="auto", extent=extent, cmap=MEL_COLOURS, vmin=quiet, vmax=loud)
     if prediction.end_s < stop_s:
         heard = Rectangle((start_s, 0), prediction.end_s - start_s, len(image), transform=axes.transData)
         view.set_clip_path(heard)

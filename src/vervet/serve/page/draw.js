@@ -4,7 +4,7 @@
 import { extent } from "./sound.js";
 
 export const GUTTER = 76; // CSS pixels
-const FLOOR = 0.2; // of the log-Mel picture, which is 16 dB above its own; below is little but the room
+const FLOOR = 0.2; // of the range of the log-Mel picture: below is little but the room
 const GAMMA = 0.75; // less shows more of what is faint
 const LEAST_COLOUR = 0.06; // of the most attended column, from where a column gets colour
 const BREAK_HZ = 1000; // Slaney's Mel scale is linear below and logarithmic above
@@ -69,17 +69,29 @@ export function drawAttention(canvas, attention) {
   label(context, colour, "attention", height / 2);
 }
 
+/** The least and the largest of the values that are not 0, as padding is. */
+function range(data) {
+  let [least, largest] = [255, 1];
+  for (const value of data) {
+    if (value && value < least) least = value;
+    if (value > largest) largest = value;
+  }
+  return [least, largest];
+}
+
 /** The log-Mel picture as ink on paper; columns that the model attended to are in colour. */
 export function drawLogMel(canvas, { n_mels, columns, data }, attention, nyquist) {
   const { context, width, height, colour } = begin(canvas);
   const [paper, ink, attend] = ["mel-paper", "mel-ink", "mel-attend"].map((name) => rgb(colour(name)));
   const most = Math.max(...attention);
   const image = new ImageData(columns, n_mels);
+  const [quiet, loudest] = range(data);
   for (let x = 0; x < columns; x++) {
     const looked = Math.sqrt(Math.max(0, attention[x] / most - LEAST_COLOUR) / (1 - LEAST_COLOUR));
     const full = mix(ink, attend, looked);
     for (let band = 0; band < n_mels; band++) {
-      const loud = (Math.max(0, data[band * columns + x] / 255 - FLOOR) / (1 - FLOOR)) ** GAMMA;
+      const level = (data[band * columns + x] - quiet) / Math.max(1, loudest - quiet);
+      const loud = (Math.max(0, level - FLOOR) / (1 - FLOOR)) ** GAMMA;
       image.data.set([...mix(paper, full, loud), 255], 4 * ((n_mels - 1 - band) * columns + x));
     }
   }
