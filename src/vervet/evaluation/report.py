@@ -501,8 +501,7 @@ EmoDB and four fifths of SAVEE for anger: they are recorded with less noise). CR
 instead of 12 (the second block; its validation actors asked for more, but its test had been scored as well). So the
 rows of these two recipes are not wholly untouched, and may be too high. An ellipsis between two commands stands for
 those of the other folds and seeds; results.json holds them all, with commit, machine and split. A command makes its
-row at the
-commit that is filed with it."""
+row at the commit that is filed with it."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""
