@@ -623,12 +623,14 @@ def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
     for members in groups:
         first = members[0]
         line: dict[str | int, Any] = {"name": f"{CORPORA.get(first['corpus'], first['corpus'])}, {first['recipe']}"}
-        line["name"] += "" if first["protocol"] == "speaker" else f"\n{first['protocol']}"
+        elsewhere = first["protocol"].startswith("from ")
+        line["name"] += f"\n{first['protocol']}" if elsewhere else ""
+        line["panel"] = "Trained on another corpus" if elsewhere else "Trained on other speakers of the corpus"
         for count in ("0", *_enrolled_counts(groups)):
             sides = members if count == "0" else [one["enrolled"][count] for one in members]
             line[int(count)] = mean_spread([one["uar"] for one in sides])[0], _mean_interval(sides)
         lines.append(line)
-    return lines
+    return sorted(lines, key=lambda line: line["panel"], reverse=True)  # of the same corpus first
 
 
 def _enrolled_parts(records: Sequence[Record]) -> list[str]:
