@@ -43,6 +43,10 @@ def disturb(
     def shared(low: float, high: float, *shape: int) -> Tensor:
         return uniform(low, high, *shape)[::group].repeat_interleave(group, dim=0)
 
+    def some_with(noise: Tensor, probability: float) -> Tensor:
+        added = torch.logaddexp2(images * bits, noise * bits) / bits  # powers add
+        return torch.where(shared(0, 1, 1, 1, 1) < probability, added, images)
+
     if settings.stretch or settings.warp:
         time = uniform(-settings.stretch, settings.stretch).exp()
         images = _resample(images, time, shared(-settings.warp, settings.warp).exp())
@@ -53,16 +57,14 @@ def disturb(
         loudest = (images * columns).unflatten(0, (-1, group)).amax(dim=(1, 3, 4)).repeat_interleave(group, dim=0)
         below = shared(-60, -20, 1, 1, 1) / front_end.range_db + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
         floor = loudest[:, None, None] + below + 0.02 * torch.randn(images.shape, generator=generator).to(device)
-        noisy = torch.logaddexp2(images * bits, floor * bits) / bits  # powers add
-        images = torch.where(shared(0, 1, 1, 1, 1) < settings.noise, noisy, images)
+        images = some_with(floor, settings.noise)
     if settings.hiss:
         loud = images[:, 0].kthvalue(math.ceil(0.98 * images.shape[3]), dim=2).values  # (batch, height)
         loud = loud.unflatten(0, (-1, group)).amax(1).repeat_interleave(group, dim=0)
         loud = F.avg_pool1d(loud[:, None], 9, 1, 4, count_include_pad=False)[..., None]  # (batch, 1, height, 1), smooth
         floor = loud + shared(-50, -10, 1, 1, 1) / front_end.range_db
         floor = floor + 2 / front_end.range_db * torch.randn(images.shape, generator=generator).to(device)
-        noisy = torch.logaddexp2(images * bits, floor * bits) / bits  # powers add
-        images = torch.where(shared(0, 1, 1, 1, 1) < settings.hiss, noisy, images)
+        images = some_with(floor, settings.hiss)
     if settings.colour_db or settings.noise or settings.hiss:
         if front_end.reference == "clip":
             images = images - (images * columns).amax(dim=(2, 3), keepdim=True) + 1  # the loudest point is 1 again
