@@ -23,7 +23,7 @@ from vervet.evaluation.run import evaluate
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
-from vervet.training.fit import Side, _class_weights, _Log, _order, kept_epoch, loss_of
+from vervet.training.fit import Side, _Log, _order, class_weights, kept_epoch, loss_of
 from vervet.training.pool import make_pool
 from vervet.training.study import folds_of, read_study, run_jobs
 
@@ -299,7 +299,7 @@ def test_clips_of_one_speaker_stand_together_where_they_enrol():
 
 def test_balanced_classes_count_the_same():
     emotions = torch.tensor([0] * 6 + [1] * 2)
-    weights = _class_weights(emotions, 2)
+    weights = class_weights(emotions, 2)
     torch.testing.assert_close(weights, torch.tensor([8 / 12, 8 / 4]))
     assert float(weights[emotions].mean()) == pytest.approx(1)
 

@@ -19,6 +19,7 @@ Precision = Literal["float32", "bfloat16"]
 Interpolation = Literal["nearest", "bilinear", "area"]
 
 
+STAGES = ("teacher", "matching", "student", "functionals")  # in the order in which they train
 FULL_SCALE_DB = 140.0  # below a sine of amplitude 1 is 0 of an image that keeps the level
 
 
@@ -120,6 +121,7 @@ class Vit:
     patch_norm: bool = True  # LayerNorm on the pixels of each patch, before they are projected
     time_convs: int = 0  # depthwise convolutions over five columns, before the blocks
     dropout: float = 0.0  # of attention's and feed-forward's outputs
+    functionals: bool = False  # a second, linear head on statistics of the image; the stage `functionals` adds it
 
     def __post_init__(self) -> None:
         by_column = self.patch == (self.image[0], 1)
@@ -131,6 +133,7 @@ class Vit:
         for side, patch, name in zip(self.image, self.patch, ("height", "width"), strict=True):
             _require(patch > 0 and side % patch == 0, f"patch {name} {patch} does not divide image {name} {side}")
         _require(self.embed_dim % 2 == 0, "embed_dim must be even")
+        _require(self.image[0] % 64 == 0 or not self.functionals, "functionals need a multiple of 64 bands")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -148,7 +151,7 @@ NETWORKS = {
     "teacher-large": Vit(depth=12, heads=12, position="ice", stem=STEM),
     "vervet": Vit(  # not the paper's: the student of the recipes `vervet` and `vervet-small`
         depth=2, image=(128, 251), reduce=(16, 32, 64, 64), normalise="mean", mask_padding=True, time_convs=2,
-        patch_norm=False,
+        patch_norm=False, functionals=True,
     ),
 }  # fmt: skip
 
@@ -186,6 +189,18 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Functionals:
+    """The stage that gives the student a second head; it trains on the clips as they were recorded."""
+
+    l2: float = 0.1  # half of it times the squared weights is added to the mean cross-entropy
+    told: tuple[int, ...] = (0, 1, 3, 10, 30)  # other clips of the speaker; each clip trains with every one of these
+
+    def __post_init__(self) -> None:
+        _require(self.l2 > 0, "functionals.l2 must be positive")
+        _require(len(self.told) > 0 and min(self.told) >= 0, "functionals.told are numbers of clips, one or more")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that makes a training run, but for the corpus, the protocol and the fold."""
 
@@ -202,19 +217,24 @@ class Recipe:
     teacher: Stage = field(default_factory=Stage)
     matching: Stage = field(default_factory=lambda: Stage(cross_entropy=False, alpha=1.0))
     student: Stage = field(default_factory=lambda: Stage(alpha=10.0))
+    functionals: Functionals = field(default_factory=Functionals)
 
     def __post_init__(self) -> None:
-        known = ("teacher", "matching", "student")
-        order = [known.index(stage) for stage in self.stages if stage in known]
+        order = [STAGES.index(stage) for stage in self.stages if stage in STAGES]
         in_order = len(order) == len(self.stages) and order == sorted(set(order)) and len(order) > 0
-        _require(in_order, f"stages are some of {', '.join(known)}, in this order, each once")
+        _require(in_order, f"stages are some of {', '.join(STAGES)}, in this order, each once")
+        ours = self.student_network.functionals or self.teacher_network.functionals
+        _require(not ours, "a network gets functionals from the stage of that name")
         for stage, network in (("teacher", "teacher"), ("matching", "student"), ("student", "student")):
             told = getattr(self, stage).enrol > 0
             normalises = getattr(self, f"{network}_network").normalise != "none"
             _require(normalises or not told, f"{stage}.enrol needs {network}_network.normalise")
-        for stage in self.stages:
+        for stage in STAGES[:3]:
             chooses = getattr(self, stage).keep == "best"
-            _require(self.validate or not chooses, f"{stage}.keep is best, but without validate nothing chooses")
+            _require(
+                self.validate or stage not in self.stages or not chooses,
+                f"{stage}.keep is best, but without validate nothing chooses",
+            )
         size = (self.front_end.n_mels, self.front_end.width)
         for name in ("teacher_network", "student_network"):
             image = getattr(self, name).image

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from vervet.config import FrontEnd, merge
 from vervet.models.checkpoint import load_network, write_atomically
 from vervet.models.exported import KEY, origin
-from vervet.models.patches import heard as columns_heard
-from vervet.models.patches import statistics
+from vervet.models.functionals import FUNCTIONALS
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 
@@ -80,19 +79,20 @@ class WaveformModel(nn.Module):
         waveforms : Tensor
             (batch, samples) float32 in [-1, 1].
         speaker : Tensor, optional
-            (batch, 3, n_mels) float32, the sum of the statistics of other clips by the speaker; 0 where there are none.
+            (batch, 3, values) float32, the sum of the statistics of other clips by the speaker; 0 where there are none.
 
         Returns
         -------
         tuple of Tensor
             Logits (batch, classes), divided by the temperature; embedding, the CLS feature (batch, embed_dim);
             attention of the CLS token to each patch in the last block, mean over heads (batch, patches); the image
-            (batch, n_mels, width); and of a model that enrols, the clip's own statistics (batch, 3, n_mels).
+            (batch, n_mels, width); and of a model that enrols, the clip's own statistics (batch, 3, values).
         """
         images = self.log_mel(waveforms)  # (batch, 1, n_mels, columns)
         network, width = self.network, self.network.config.image[1]
         tokens, mask = network.tokens(images, self.elastic, speaker)
-        own = (statistics(images, columns_heard(images)),) if self.enrols else ()
+        summary = network.summary(images)
+        own = (network.statistics(images, summary),) if self.enrols else ()
         stand_in = self.elastic and mask is None
         missing = width - torch.ones_like(images[:1, 0, 0]).sum(dim=1, keepdim=True)  # (1, 1), columns
         if stand_in:
@@ -105,7 +105,7 @@ class WaveformModel(nn.Module):
         last = network.last_block
         attention = last.attention.cls_weights(tokens, mask).mean(1)  # (batch, patches)
         embedding = network.norm(last(tokens, asking=1, mask=mask)[:, 0])
-        logits = network.head(embedding) / self.temperature
+        logits = network.logits(embedding, summary, speaker) / self.temperature
         if self.elastic:
             share = attention[:, :1] / missing.clamp(min=1) if stand_in else torch.zeros_like(attention[:, :1])
             heard = attention[:, 1:] if stand_in else attention
@@ -154,7 +154,8 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
     front_end = merge(FrontEnd(), card["front_end"], str(folder / "model.json"))
     enrols = card.get("settings", {}).get("enrol", 0) > 0
     model = WaveformModel(front_end, network, card.get("temperature", 1.0), enrols).eval()
-    proto = _graph(model, front_end)
+    values = front_end.n_mels + (0 if network.functionals is None else FUNCTIONALS)  # that say who speaks
+    proto = _graph(model, front_end, values)
     metadata = {}
     if int8:
         proto = quantised(proto)
@@ -165,7 +166,7 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         step, tail = front_end.hop_length, front_end.win_length // 2
         told |= {"step_samples": step, "least_samples": LEAST_STEPS * step, "tail_samples": tail}
     if model.enrols:
-        told["speaker_bands"] = front_end.n_mels
+        told["speaker_values"] = values
     metadata["vervet"] = _metadata(card, front_end) | told
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
@@ -176,7 +177,7 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
     return out
 
 
-def _graph(model: WaveformModel, front_end: FrontEnd) -> onnx.ModelProto:
+def _graph(model: WaveformModel, front_end: FrontEnd, values: int) -> onnx.ModelProto:
     shape: dict[int, Any] = {0: torch.export.Dim("batch")}
     samples = front_end.samples
     if model.elastic:
@@ -187,7 +188,7 @@ def _graph(model: WaveformModel, front_end: FrontEnd) -> onnx.ModelProto:
     shapes: dict[str, Any] = {"waveforms": shape}
     names, outputs = ["waveform"], list(OUTPUTS)
     if model.enrols:
-        example["speaker"], shapes["speaker"] = torch.zeros(2, 3, front_end.n_mels), {0: shape[0]}
+        example["speaker"], shapes["speaker"] = torch.zeros(2, 3, values), {0: shape[0]}
         names, outputs = [*names, "speaker"], [*outputs, ENROL_OUTPUT]
     # The exporter warns of torchvision, which is not needed, and of what it will do in later versions.
     log = logging.getLogger("torch.onnx")

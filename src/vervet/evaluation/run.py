@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vervet.config import STAGES
 from vervet.evaluation.calibration import calibration_error, softmax
 from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
@@ -20,8 +21,6 @@ from vervet.evaluation.report import CORPORA
 
 if TYPE_CHECKING:
     from vervet.evaluation.robustness import Clip
-
-STAGES = ("teacher", "matching", "student")
 
 
 def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -63,7 +62,7 @@ class Tested:
     Attributes
     ----------
     stage : str
-        `teacher`, `matching` or `student`.
+        `teacher`, `matching`, `student` or `functionals`.
     card : dict
         Its `model.json`.
     rows : list of dict
@@ -145,7 +144,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 
 
 def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, Any]:
-    network = f"{card['network']}-matched" if card["stage"] == "matching" else card["network"]
+    network = card["network"] + {"matching": "-matched", "functionals": "+functionals"}.get(card["stage"], "")
     return {
         "corpus": run["corpus"],
         "protocol": run["protocol"],

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vervet.config import Vit
+from vervet.models.functionals import FunctionalsHead, clip_statistics
 from vervet.models.patches import (
     PatchEmbedding,
     TimeConvs,
@@ -12,6 +13,7 @@ from vervet.models.patches import (
     heard,
     sinusoidal_positions,
     standardise,
+    statistics,
 )
 from vervet.models.stem import ConvStem, Reduce
 
@@ -85,7 +87,7 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Log-Mel image to emotion: optional stem, patches, blocks, CLS pooling, linear head.
+    """Log-Mel image to emotion: optional stem, patches, blocks, CLS pooling, linear head; perhaps a second head.
 
     Parameters
     ----------
@@ -125,6 +127,7 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
+        self.functionals = FunctionalsHead(classes) if config.functionals else None
 
     @property
     def last_block(self) -> Block:
@@ -153,7 +156,7 @@ class VisionTransformer(nn.Module):
             Whether images may lack black columns at their end, which an elastic network does without. One that masks
             padding always may: its answer is the same.
         speaker : Tensor, optional
-            (batch, 3, height), the `statistics` of other clips of the speaker, for a network that normalises.
+            (batch, 3, values), the sum of the `statistics` of other clips of the speaker, if the network normalises.
 
         Returns
         -------
@@ -169,7 +172,8 @@ class VisionTransformer(nn.Module):
             )
         x, columns = images, heard(images)
         if self.config.normalise != "none":
-            x = standardise(x, columns, self.config.normalise == "deviation", speaker)
+            bands = None if speaker is None else speaker[:, :, : x.shape[2]]
+            x = standardise(x, columns, self.config.normalise == "deviation", bands)
         x = self.stem(x)
         if self.planes is not None:
             planes = self.planes.to(x.dtype).expand(x.shape[0], -1, -1, -1)  # (batch, 2, height, width)
@@ -204,7 +208,27 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(batch, 1, height, width) in [0, 1] -> logits (batch, classes) and features (batch, embed_dim)."""
         features = self.features(images, speaker)
-        return self.head(features), features
+        return self.logits(features, self.summary(images), speaker), features
+
+    def summary(self, images: Tensor) -> Tensor | None:
+        """What the second head reads: (batch, 1, height, width) -> (batch, functionals); None if there is none."""
+        return None if self.functionals is None else self.functionals.standardised(images, heard(images))
+
+    def logits(self, features: Tensor, summary: Tensor | None, speaker: Tensor | None = None) -> Tensor:
+        """CLS features (batch, embed_dim), `summary` of the same images -> (batch, classes), the mean of the heads."""
+        logits = self.head(features)
+        if self.functionals is None or summary is None:
+            return logits
+        known = None if speaker is None else speaker[:, :, self.config.image[0] :]
+        return (logits + self.functionals(summary, known)) / 2
+
+    def statistics(self, images: Tensor, summary: Tensor | None) -> Tensor:
+        """What clips say of their speakers: images and their `summary` -> (batch, 3, values), to be added up.
+
+        The values are the bands and, with a second head, the functionals; see `statistics` and `clip_statistics`.
+        """
+        bands = statistics(images, heard(images))
+        return bands if summary is None else torch.cat([bands, clip_statistics(summary)], dim=2)
 
     def attention(self, images: Tensor) -> Tensor:
         """Where each block looked: (batch, 1, height, width) -> (batch, depth, heads, patches), rows sum below 1."""

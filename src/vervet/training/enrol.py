@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vervet.evaluation.enrolled import others
 from vervet.models.patches import heard, statistics
+from vervet.models.vit import VisionTransformer
 from vervet.training.pool import Images
 
 BATCH = 64
@@ -38,13 +39,20 @@ def tell(images: Tensor, group: int, generator: torch.Generator) -> Tensor:
     return torch.einsum("gij,gjsb->gisb", chosen, found).flatten(0, 1)
 
 
-def met(images: Images, speakers: Sequence[str], count: int, seed: int) -> Tensor:
+@torch.inference_mode()
+def statistics_of(model: VisionTransformer, images: Images) -> Tensor:
+    """What each clip says of its speaker: (clips, 3, values) float32 on the CPU, for a network's `speaker`."""
+    batches = (images[indices] for indices in torch.arange(len(images)).split(BATCH))
+    return torch.cat([model.statistics(batch, model.summary(batch)).cpu() for batch in batches])
+
+
+def met(statistics: Tensor, speakers: Sequence[str], count: int, seed: int) -> Tensor:
     """Tell each clip the statistics of others by the same speaker, whatever was felt in them.
 
     Parameters
     ----------
-    images : Images
-        Of the clips.
+    statistics : Tensor
+        (clips, 3, values), of the clips; see `statistics_of`.
     speakers : sequence of str
         Who speaks in each.
     count, seed : int
@@ -53,8 +61,6 @@ def met(images: Images, speakers: Sequence[str], count: int, seed: int) -> Tenso
     Returns
     -------
     Tensor
-        (clips, 3, n_mels) float32, as a network's `speaker`.
+        (clips, 3, values) float32, as a network's `speaker`.
     """
-    batches = (images[indices] for indices in torch.arange(len(images)).split(BATCH))
-    found = torch.cat([statistics(batch, heard(batch)).cpu() for batch in batches])  # (clips, 3, n_mels)
-    return torch.stack([found[chosen].sum(0) for chosen in others(speakers, count, seed)])
+    return torch.stack([statistics[chosen].sum(0) for chosen in others(speakers, count, seed)])

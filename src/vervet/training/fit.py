@@ -174,7 +174,7 @@ def fit(
     history, kept = _resume(checkpoint, model, averaged, optimizer, device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     judged = prepared if averaged is None else averaged.to(device)
-    weights = _class_weights(train.emotions, len(labels)).to(device) if stage.balanced else None
+    weights = class_weights(train.emotions, len(labels)).to(device) if stage.balanced else None
     log = _Log(folder, name, history) if accelerator.is_main_process else None
     batches = len(_order(train, stage, 0)) // stage.batch_size
     with tqdm(
@@ -223,8 +223,8 @@ def _optimizer(model: VisionTransformer, stage: Stage) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=stage.lr, fused=True)
 
 
-def _class_weights(emotions: Tensor, classes: int) -> Tensor:
-    """(classes,) float32: inverse to how often each is there, 1 on average over the images."""
+def class_weights(emotions: Tensor, classes: int) -> Tensor:
+    """Emotions (clips,) -> (classes,) float32, inverse to how often each is there, 1 on average over the clips."""
     counts = torch.bincount(emotions, minlength=classes).clamp(min=1)
     return len(emotions) / (classes * counts.float())
 

@@ -12,8 +12,11 @@ import torch
 from vervet.config import NETWORKS, FrontEnd, Recipe, Vit, merge
 from vervet.models.checkpoint import load_network
 from vervet.models.exported import read_exported
+from vervet.models.functionals import FunctionalsHead
 from vervet.models.vit import VisionTransformer
 from vervet.predict import find_model
+
+HEADS = ("head.", "functionals.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def start_from(recipe: Recipe, base: Base) -> Recipe:
     Parameters
     ----------
     recipe : Recipe
-        Of the student stage alone. Its network's dropout stays as it is: it has no weights.
+        Of the stages student and functionals alone. Its network's dropout stays as it is: it has no weights.
     base : Base
         What training starts from.
 
@@ -84,13 +87,13 @@ def start_from(recipe: Recipe, base: Base) -> Recipe:
     ValueError
         If the recipe has other stages, or settings of its own for the front end or the network.
     """
-    if recipe.stages != ("student",):
-        raise ValueError("training from a base has one stage: give --stages=student")
+    if not set(recipe.stages) <= {"student", "functionals"}:
+        raise ValueError("training from a base has no teacher to match: give --stages=student or [student,functionals]")
     if recipe.student.alpha > 0:
         raise ValueError("training from a base has no teacher: give --student.alpha=0")
     front_end = merge(FrontEnd(), base.card["front_end"], base.name)
     dropout = recipe.student_network.dropout
-    network = replace(base.network.config, dropout=dropout)
+    network = replace(base.network.config, dropout=dropout, functionals=False)  # its stage adds them again
     for name, own, default, given in (
         ("front_end", recipe.front_end, FrontEnd(), front_end),
         ("student_network", recipe.student_network, replace(NETWORKS["student"], dropout=dropout), network),
@@ -108,13 +111,13 @@ def take_over(network: VisionTransformer, labels: tuple[str, ...], base: Base) -
     Parameters
     ----------
     network : VisionTransformer
-        Of the base's shape, but for the head.
+        Of the base's shape, but for the heads.
     labels : tuple of str
         Of the new network. The head's rows of emotions that the base knows are taken over; all others stay as they are.
     base : Base
         Where the weights come from.
     """
-    weights = {key: value for key, value in base.network.state_dict().items() if not key.startswith("head.")}
+    weights = {key: value for key, value in base.network.state_dict().items() if not key.startswith(HEADS)}
     missing, unexpected = network.load_state_dict(weights, strict=False)
     assert (set(missing), set(unexpected)) == ({"head.weight", "head.bias"}, set())
     for row, label in enumerate(labels):
@@ -122,3 +125,33 @@ def take_over(network: VisionTransformer, labels: tuple[str, ...], base: Base) -
             known = base.labels.index(label)
             network.head.weight[row] = base.network.head.weight[known]
             network.head.bias[row] = base.network.head.bias[known]
+
+
+@torch.no_grad()
+def known_functionals(labels: tuple[str, ...], base: Base | None) -> FunctionalsHead | None:
+    """What a base knows of functionals, for other labels.
+
+    Parameters
+    ----------
+    labels : tuple of str
+        Of the new network. Emotions that the base does not know have weights of 0.
+    base : Base or None
+        What training starts from.
+
+    Returns
+    -------
+    FunctionalsHead or None
+        None if there is no base, or it has no such head.
+    """
+    if base is None or base.network.functionals is None:
+        return None
+    old, new = base.network.functionals, FunctionalsHead(len(labels))
+    for name in ("bels", "mean", "deviation"):
+        getattr(new, name).copy_(getattr(old, name))
+    new.linear.weight.zero_()
+    new.linear.bias.zero_()
+    for row, label in enumerate(labels):
+        if label in base.labels:
+            new.linear.weight[row] = old.linear.weight[base.labels.index(label)]
+            new.linear.bias[row] = old.linear.bias[base.labels.index(label)]
+    return new

@@ -19,7 +19,7 @@ import yaml
 from accelerate import Accelerator
 
 import vervet
-from vervet.config import Recipe, merge
+from vervet.config import STAGES, Recipe, merge
 from vervet.corpora import corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
@@ -29,7 +29,7 @@ from vervet.evaluation.leakage import audit
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.machine import processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
-from vervet.training.enrol import met
+from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import predict
 from vervet.training.pool import make_pool
 from vervet.training.pretrained import load_base, start_from
@@ -137,11 +137,11 @@ def train(
     workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator, base)
     run_stages(workshop)
     if accelerator.is_main_process:
-        for stage in ("teacher", "matching", "student"):
+        for stage in STAGES:
             if is_done(out / stage) and not (out / stage / BORROWED).exists():
                 _calibrate(workshop, stage)
                 if sides.test and not (out / stage / "predictions.csv").exists():
-                    if getattr(recipe, stage).enrol:
+                    if getattr(recipe, "student" if stage == "functionals" else stage).enrol:
                         _test_enrolled(workshop, stage)
                     _test(workshop, stage)
         _publish(out)
@@ -225,26 +225,32 @@ def _calibrate(workshop: Workshop, stage: str) -> None:
         return
     (folder / "predictions.csv").unlink(missing_ok=True)  # of an older version: without the temperature
     true = [workshop.labels.index(sample.utterance.emotion) for sample in samples]
-    write_json(folder / "model.json", card | asdict(calibrate(_logits(workshop, stage, samples), true)))
+    write_json(folder / "model.json", card | asdict(calibrate(_logits(workshop, stage, samples)[0], true)))
 
 
-def _logits(workshop: Workshop, stage: str, samples: Sequence[Sample], enrolled: int = 0) -> np.ndarray:
-    """(samples, classes) float64, of the finished network of a stage, told of so many other clips of the speaker."""
+def _logits(
+    workshop: Workshop, stage: str, samples: Sequence[Sample], counts: Sequence[int] = (0,)
+) -> list[np.ndarray]:
+    """What the network of a stage answers, told of so many other clips of the speaker: (samples, classes) float64."""
     model, _ = load_network(workshop.folder / stage)
     device, images = workshop.accelerator.device, workshop.pool.select(samples)
+    model, images = model.to(device), images.to(device)
     speakers = [sample.utterance.speaker for sample in samples]
-    told = met(images, speakers, enrolled, workshop.recipe.seed) if enrolled else None
-    logits, _ = predict(model.to(device), images.to(device), device, told=told)
-    if not logits.isfinite().all():
-        raise ValueError(f"{workshop.folder / stage}: the network answers NaN")
-    return logits.double().numpy()
+    known, found = statistics_of(model, images) if any(counts) else None, []
+    for count in counts:
+        told = None if known is None else met(known, speakers, count, workshop.recipe.seed)
+        logits, _ = predict(model, images, device, told=told)
+        if not logits.isfinite().all():
+            raise ValueError(f"{workshop.folder / stage}: the network answers NaN")
+        found.append(logits.double().numpy())
+    return found
 
 
 def _test(workshop: Workshop, stage: str) -> None:
     """Read the test side once, with the finished network of a stage."""
     samples = workshop.split.test
     temperature = json.loads((workshop.folder / stage / "model.json").read_text()).get("temperature", 1.0)
-    probabilities = softmax(_logits(workshop, stage, samples) / temperature)
+    probabilities = softmax(_logits(workshop, stage, samples)[0] / temperature)
     rows = [
         _prediction(sample, workshop.labels, row) for sample, row in zip(samples, probabilities.tolist(), strict=True)
     ]
@@ -256,7 +262,8 @@ def _test_enrolled(workshop: Workshop, stage: str) -> None:
     samples = [sample for sample in workshop.split.test if sample.version == "original" and sample.utterance.speaker]
     if not samples:  # nobody says who speaks, so there are no others of the same speaker
         return
-    answers = {count: _logits(workshop, stage, samples, count).argmax(1) for count in COUNTS}
+    found = _logits(workshop, stage, samples, COUNTS)
+    answers = {count: logits.argmax(1) for count, logits in zip(COUNTS, found, strict=True)}
     rows = [
         {"file": sample.utterance.path.name, "speaker": sample.utterance.speaker, "emotion": sample.utterance.emotion}
         | {str(count): workshop.labels[answers[count][row]] for count in COUNTS}
@@ -279,7 +286,7 @@ def _prediction(sample: Sample, labels: Sequence[str], probabilities: list[float
 
 def _publish(out: Path) -> None:
     """The network of the last stage is the run's."""
-    last = next(stage for stage in ("student", "matching", "teacher") if is_done(out / stage))
+    last = next(stage for stage in reversed(STAGES) if is_done(out / stage))
     for name in ("model.safetensors", "model.json"):
         write_atomically(out / name, (out / last / name).read_bytes())
 

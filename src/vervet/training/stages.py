@@ -1,7 +1,8 @@
-"""The three stages of knowledge transfer: teacher, feature map matching, student."""
+"""The three stages of knowledge transfer, teacher, feature map matching, student; and one for a second head."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from vervet.evaluation.protocols import Sample, Split
 from vervet.models.checkpoint import load, load_network, save, save_network
 from vervet.models.vit import VisionTransformer
 from vervet.training.fit import Side, fit, kept_epoch, predict, seed_of
+from vervet.training.functionals import fit_functionals
 from vervet.training.pool import Pool
-from vervet.training.pretrained import Base, take_over
+from vervet.training.pretrained import Base, known_functionals, take_over
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def run_stages(workshop: Workshop) -> None:
         If a stage needs one that was neither asked for nor is in the folder.
     """
     stages: dict[str, Callable[[Workshop], None]] = {
-        "teacher": _teacher, "matching": _matching, "student": _student,
+        "teacher": _teacher, "matching": _matching, "student": _student, "functionals": _functionals,
     }  # fmt: skip
     for name in workshop.recipe.stages:
         if not is_done(workshop.folder / name):
@@ -84,6 +86,38 @@ def _student(workshop: Workshop) -> None:
         model.load_state_dict(matched.state_dict())
     teacher = _load_teacher(workshop, "student") if workshop.recipe.student.alpha > 0 else None
     _fit(workshop, "student", model, teacher)
+
+
+def _functionals(workshop: Workshop) -> None:
+    """The student as it is, and a head beside its own that reads functionals of the clips as they were recorded."""
+    source, folder, recipe = workshop.folder / "student", workshop.folder / "functionals", workshop.recipe
+    if not is_done(source):
+        raise ValueError(f"stage functionals needs a student, and {source} holds none; add student to stages")
+    if workshop.accelerator.is_main_process:
+        started = time.perf_counter()
+        student, card = load_network(source)
+        model = VisionTransformer(replace(student.config, functionals=True), len(workshop.labels))
+        model.load_state_dict(student.state_dict(), strict=False)
+        assert model.functionals is not None
+        model.functionals.bels.fill_(recipe.front_end.range_db / 10)
+        samples = [sample for sample in workshop.split.train if sample.version == "original"]
+        settings = recipe.functionals if recipe.student.enrol else replace(recipe.functionals, told=(0,))
+        loss = fit_functionals(
+            model.functionals,
+            workshop.pool.select(samples),
+            torch.tensor([workshop.labels.index(sample.utterance.emotion) for sample in samples]),
+            [sample.utterance.speaker for sample in samples],
+            settings,
+            recipe.student.balanced,
+            recipe.seed,
+            known_functionals(workshop.labels, workshop.base),
+        )
+        folder.mkdir(exist_ok=True)
+        minutes = card["minutes"] + (time.perf_counter() - started) / 60
+        told = {"stage": "functionals", "network": "student", "minutes": minutes, "functionals": asdict(settings)}
+        told |= {"functionals_loss": loss} | {key: card[key] for key in ("settings", "epoch", "epochs")}
+        save_network(folder, model, workshop.card | told)
+    workshop.accelerator.wait_for_everyone()
 
 
 def _new(workshop: Workshop, vit: Vit, name: str) -> VisionTransformer:

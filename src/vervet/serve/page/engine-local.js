@@ -50,8 +50,8 @@ class Local {
     const given = new Float32Array(this.fitting(samples.length));
     given.set(samples.subarray(0, given.length));
     const feeds = { waveform: new ort.Tensor("float32", given, [1, given.length]) };
-    const bands = this.card.speaker_bands; // of a model that takes what is known of a speaker: here, nothing
-    if (bands) feeds.speaker = new ort.Tensor("float32", new Float32Array(3 * bands), [1, 3, bands]);
+    const values = this.card.speaker_values; // of a model that takes what is known of a speaker: here, nothing
+    if (values) feeds.speaker = new ort.Tensor("float32", new Float32Array(3 * values), [1, 3, values]);
     const { logits, attention, log_mel } = await this.session.run(feeds, ["logits", "attention", "log_mel"]);
     const odds = softmax(logits.data);
     const best = odds.indexOf(Math.max(...odds));

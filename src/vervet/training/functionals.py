@@ -1,0 +1,103 @@
+"""The last stage: a linear head on the functionals of the training clips, a convex problem, solved in seconds."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from vervet.config import Functionals
+from vervet.evaluation.enrolled import others
+from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, functionals
+from vervet.models.patches import heard
+from vervet.training.fit import class_weights
+from vervet.training.pool import Images
+
+BATCH = 64
+ITERATIONS = 300
+
+
+def fit_functionals(
+    head: FunctionalsHead,
+    images: Images,
+    emotions: Tensor,
+    speakers: Sequence[str],
+    settings: Functionals,
+    balanced: bool,
+    seed: int,
+    start: FunctionalsHead | None = None,
+) -> float:
+    """Fit the head that reads functionals.
+
+    Parameters
+    ----------
+    head : FunctionalsHead
+        Its `bels` is set; the rest is set here.
+    images : Images
+        Of the training clips.
+    emotions : Tensor
+        (clips,) int64.
+    speakers : sequence of str
+        Who speaks in each clip.
+    settings : Functionals
+        Strength of the penalty, and of how many other clips of its speaker each clip is told.
+    balanced : bool
+        Whether every emotion counts the same, however many clips it has.
+    seed : int
+        Decides which other clips those are.
+    start : FunctionalsHead, optional
+        Of the model that training starts from, for the same emotions: its mean and deviation are kept, and the penalty
+        is on what its weights are changed by.
+
+    Returns
+    -------
+    float
+        The loss, with the penalty.
+
+    Notes
+    -----
+    Multinomial logistic regression by L-BFGS, from the same point whatever the seed: its minimum is one.
+    """
+    with torch.no_grad():
+        batches = torch.arange(len(images)).split(BATCH)
+        bar = tqdm(batches, desc="functionals", unit="batch", disable=None)
+        found = torch.cat([functionals(batch, heard(batch), head.bels) for batch in map(images.__getitem__, bar)])
+        if start is None:
+            head.mean.copy_(found.mean(0))
+            head.deviation.copy_(found.std(0).clamp(min=1e-3))
+            head.linear.weight.zero_()
+            head.linear.bias.zero_()
+        else:
+            head.load_state_dict(start.state_dict())
+        clips = head.scaled(found)
+        told = torch.cat([_told(clips, speakers, count, seed) for count in settings.told])
+    emotions = emotions.to(told.device).repeat(len(settings.told))
+    weights = class_weights(emotions, head.linear.out_features).to(told.device) if balanced else None
+    origin = head.linear.weight.detach().clone()
+    optimizer = torch.optim.LBFGS(
+        head.linear.parameters(), max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-7, history_size=10,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(head.linear(told), emotions, weights)
+        loss = loss + settings.l2 / 2 * (head.linear.weight - origin).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    loss = float(closure().detach())
+    if not loss < float("inf"):
+        raise ValueError(f"stage functionals: the loss is {loss}")
+    return loss
+
+
+def _told(clips: Tensor, speakers: Sequence[str], count: int, seed: int) -> Tensor:
+    """(clips, 1429), each told of so many others of its speaker."""
+    if not count:
+        return clips
+    every = clip_statistics(clips)  # (clips, 3, 1429)
+    known = [every[torch.from_numpy(chosen)].sum(0) for chosen in others(speakers, count, seed)]
+    return adapt(clips, torch.stack(known))
