@@ -23,6 +23,7 @@ FUNCTIONALS = DESCRIPTORS * (2 * MOMENTS + len(PERCENTILES)) + 1
 RIPPLE = 9  # bands; what rises above the mean of these is a harmonic
 OUTLIER = 4.0  # deviations
 SHRINK_MEAN, SHRINK_DEVIATION = 3.0, 5.0  # so many clips of nobody in particular count beside a speaker's own
+SHARE_STRANGER, SHARE_KNOWN = 0.3, 0.6  # of this head in the answer, and how that grows with what is known of a speaker
 
 
 def descriptors(images: Tensor, columns: Tensor, bels: Tensor) -> Tensor:
@@ -120,9 +121,27 @@ class FunctionalsHead(nn.Module):
         """Functionals (batch, 1429) in deviations of the training clips, outliers cut."""
         return ((found - self.mean) / self.deviation).clamp(-OUTLIER, OUTLIER)
 
-    def forward(self, standardised: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """(batch, 1429), and (batch, 3, 1429) sums over other clips of the speaker -> logits (batch, classes)."""
-        return self.linear(standardised if speaker is None else adapt(standardised, speaker))
+    def forward(self, standardised: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
+        """Read functionals.
+
+        Parameters
+        ----------
+        standardised : Tensor
+            (batch, 1429).
+        speaker : Tensor, optional
+            (batch, 3, 1429), the sum of the `clip_statistics` of other clips by the speaker.
+
+        Returns
+        -------
+        tuple of Tensor and (Tensor or float)
+            Logits (batch, classes), and their share in the answer, (batch, 1) or one for all: the more clips are
+            known, the larger.
+        """
+        share: Tensor | float = SHARE_STRANGER
+        if speaker is not None:
+            count = speaker[:, 2, :1]
+            share = share + (SHARE_KNOWN - SHARE_STRANGER) * count / (count + SHRINK_MEAN)
+        return self.linear(adapt(standardised, speaker)), share
 
 
 def clip_statistics(standardised: Tensor) -> Tensor:
@@ -130,25 +149,31 @@ def clip_statistics(standardised: Tensor) -> Tensor:
     return torch.stack([standardised, standardised.square(), torch.ones_like(standardised)], dim=1)
 
 
-def adapt(standardised: Tensor, speaker: Tensor) -> Tensor:
+def adapt(standardised: Tensor, speaker: Tensor | None) -> Tensor:
     """Take from the functionals of clips the mean and the deviation of other clips of their speakers.
+
+    What then still lies further from the mean than is usual is damped: of recordings unlike those of training a linear
+    head would be all too sure.
 
     Parameters
     ----------
     standardised : Tensor
         (batch, 1429).
-    speaker : Tensor
-        (batch, 3, 1429), the sum of the `clip_statistics` of other clips; 0 where nothing is known.
+    speaker : Tensor or None
+        (batch, 3, 1429), the sum of the `clip_statistics` of other clips; 0 or None where nothing is known.
 
     Returns
     -------
     Tensor
         (batch, 1429). The fewer clips are known, the nearer mean and deviation are to 0 and 1.
     """
-    total, squares, count = speaker.unbind(1)
-    mean = total / (count + SHRINK_MEAN)
-    apart = (squares - 2 * mean * total + count * mean.square()).clamp(min=0)
-    return (standardised - mean) * ((count + SHRINK_DEVIATION) / (apart + SHRINK_DEVIATION)).sqrt()
+    own = standardised
+    if speaker is not None:
+        total, squares, count = speaker.unbind(1)
+        mean = total / (count + SHRINK_MEAN)
+        apart = (squares - 2 * mean * total + count * mean.square()).clamp(min=0)
+        own = (standardised - mean) * ((count + SHRINK_DEVIATION) / (apart + SHRINK_DEVIATION)).sqrt()
+    return own / own.square().mean(1, keepdim=True).clamp(min=1)
 
 
 def _before(x: Tensor) -> Tensor:

@@ -215,12 +215,13 @@ class VisionTransformer(nn.Module):
         return None if self.functionals is None else self.functionals.standardised(images, heard(images))
 
     def logits(self, features: Tensor, summary: Tensor | None, speaker: Tensor | None = None) -> Tensor:
-        """CLS features (batch, embed_dim), `summary` of the same images -> (batch, classes), the mean of the heads."""
+        """CLS features (batch, embed_dim), `summary` of the same images -> (batch, classes), a mean of both heads."""
         logits = self.head(features)
         if self.functionals is None or summary is None:
             return logits
         known = None if speaker is None else speaker[:, :, self.config.image[0] :]
-        return (logits + self.functionals(summary, known)) / 2
+        others, share = self.functionals(summary, known)
+        return logits + (others - logits) * share
 
     def statistics(self, images: Tensor, summary: Tensor | None) -> Tensor:
         """What clips say of their speakers: images and their `summary` -> (batch, 3, values), to be added up.

@@ -97,7 +97,7 @@ def fit_functionals(
 def _told(clips: Tensor, speakers: Sequence[str], count: int, seed: int) -> Tensor:
     """(clips, 1429), each told of so many others of its speaker."""
     if not count:
-        return clips
+        return adapt(clips, None)
     every = clip_statistics(clips)  # (clips, 3, 1429)
     known = [every[torch.from_numpy(chosen)].sum(0) for chosen in others(speakers, count, seed)]
     return adapt(clips, torch.stack(known))
