@@ -133,7 +133,7 @@ class Vit:
         for side, patch, name in zip(self.image, self.patch, ("height", "width"), strict=True):
             _require(patch > 0 and side % patch == 0, f"patch {name} {patch} does not divide image {name} {side}")
         _require(self.embed_dim % 2 == 0, "embed_dim must be even")
-        _require(self.image[0] % 64 == 0 or not self.functionals, "functionals need a multiple of 64 bands")
+        _require(self.image[0] % 32 == 0 or not self.functionals, "functionals need a multiple of 32 bands")
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -23,7 +23,7 @@ FUNCTIONALS = DESCRIPTORS * (2 * MOMENTS + len(PERCENTILES)) + 1
 RIPPLE = 9  # bands; what rises above the mean of these is a harmonic
 OUTLIER = 4.0  # deviations
 SHRINK_MEAN, SHRINK_DEVIATION = 3.0, 5.0  # so many clips of nobody in particular count beside a speaker's own
-SHARE_STRANGER, SHARE_KNOWN = 0.3, 0.6  # of this head in the answer, and how that grows with what is known of a speaker
+SHARE_STRANGER, SHARE_KNOWN = 0.4, 0.6  # of this head in the answer, and how that grows with what is known of a speaker
 
 
 def descriptors(images: Tensor, columns: Tensor, bels: Tensor) -> Tensor:
