@@ -45,6 +45,8 @@ def test_macs_are_the_published_ones(network, millions):
         Vit(depth=1, heads=1, image=(32, 48), patch=(32, 1), position="sinusoidal", stem=STEM),
         Vit(depth=2, image=(32, 48), patch=(32, 1), time_convs=2, mask_padding=True, normalise="deviation"),
         Vit(depth=2, image=(32, 51), patch=(32, 1), reduce=(4, 8, 6), mask_padding=True, normalise="mean"),
+        Vit(depth=1, image=(64, 51), patch=(64, 1), functionals=True),
+        NETWORKS["vervet"],
     ],
 )
 def test_counted_on_the_cpu_equals_the_closed_form(config):

@@ -1,0 +1,319 @@
+"""The second head: what it reads, what a speaker's other clips do to it, how it is fitted, the stage that adds it."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+import vervet
+from vervet.cli import main
+from vervet.config import NETWORKS, FrontEnd, Functionals, Vit, load_recipe
+from vervet.export import export
+from vervet.models.checkpoint import load_network, save_network
+from vervet.models.functionals import (
+    DESCRIPTORS,
+    FUNCTIONALS,
+    FunctionalsHead,
+    adapt,
+    clip_statistics,
+    descriptors,
+    functionals,
+)
+from vervet.models.patches import heard
+from vervet.models.vit import VisionTransformer
+from vervet.spectrogram import LogMel
+from vervet.training.functionals import fit_functionals
+from vervet.training.pool import Images
+from vervet.training.pretrained import Base, known_functionals
+
+BELS = torch.tensor(14.0)
+
+
+def images(count=4, height=64, width=80, sound=60):
+    """Noise with a formant that moves, black from column `sound` on."""
+    generator = torch.Generator().manual_seed(0)
+    x = 0.4 + 0.1 * torch.rand(count, 1, height, width, generator=generator)
+    for clip in range(count):
+        for column in range(sound):
+            x[clip, 0, (10 + 5 * clip + column // 4) % height, column] += 0.3
+    x[..., sound:] = 0
+    return x
+
+
+def summed(x):
+    return functionals(x, heard(x), BELS)
+
+
+# --- what is read
+
+
+def test_there_are_as_many_as_there_are_said_to_be():
+    x = images()
+    assert descriptors(x, heard(x), BELS).shape == (4, DESCRIPTORS, 80) == (4, 68, 80)
+    assert summed(x).shape == (4, FUNCTIONALS) == (4, 1429)
+    assert summed(x).isfinite().all()
+
+
+def test_neither_gain_nor_padding_changes_them():
+    x = images()
+    louder = torch.where(x > 0, x + 0.1, 0)  # 14 dB
+    torch.testing.assert_close(summed(louder), summed(x), rtol=1e-3, atol=2e-3)
+    torch.testing.assert_close(summed(x[..., :60]), summed(x), rtol=1e-4, atol=1e-4)
+
+
+def test_moments_and_percentiles_are_numpys():
+    x = images()
+    found = descriptors(x, heard(x), BELS)[:, :, :60].numpy()
+    change = np.diff(found, axis=2, prepend=0)
+    change[..., 0] = 0
+    each, rows = summed(x).numpy(), 2 * DESCRIPTORS
+    both = np.concatenate([found, change], axis=1)
+    np.testing.assert_allclose(each[:, :rows], both.mean(2), atol=1e-4)
+    np.testing.assert_allclose(each[:, rows : 2 * rows], np.sqrt(both.var(2) + 1e-6), atol=1e-4)
+    first = 7 * rows
+    for number, percentile in enumerate((1, 10, 25, 50, 75, 90, 99)):
+        part = each[:, first + number * DESCRIPTORS :][:, :DESCRIPTORS]
+        np.testing.assert_allclose(part, np.percentile(found[..., ::2], percentile, axis=2), atol=1e-4)
+    np.testing.assert_allclose(each[:, -1], np.log(60), atol=1e-6)
+
+
+def test_the_descriptors_are_what_their_names_say():
+    x = torch.full((1, 1, 64, 40), 0.2)
+    x[0, 0, 48] = 0.9  # one band far above the others
+    found = descriptors(x, heard(x), BELS)[0, :, 5]
+    bands, (level, centroid, spread, entropy), shares = found[25:57], found[57:61], found[61:65]
+    assert int(bands.argmax()) == 24
+    assert level > 0
+    assert centroid == pytest.approx(48 / 63, abs=1e-3)
+    assert spread < 0.01
+    assert abs(entropy) < 1e-3
+    assert (shares[:3] < -4).all()  # next to nothing lies in the lower half
+    assert shares[3] < -4  # nor below the band itself
+    assert float(found[65]) == pytest.approx(0, abs=1e-5)  # nothing changes
+    assert found[67] > 2 * found[66]  # the upper half is the one that sticks out
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5])
+def test_silence_and_a_steady_tone_are_finite(level):
+    x = torch.full((2, 1, 64, 40), level)
+    assert summed(x).isfinite().all()
+    head = FunctionalsHead(3)
+    assert head(head.standardised(x, heard(x)))[0].isfinite().all()
+
+
+# --- what a speaker's other clips do
+
+
+def test_a_stranger_is_left_as_is_and_outliers_are_damped():
+    usual = torch.randn(3, FUNCTIONALS) * 0.9
+    assert torch.equal(adapt(usual, None), usual)
+    torch.testing.assert_close(adapt(usual, torch.zeros(3, 3, FUNCTIONALS)), usual)
+    far = torch.full((1, FUNCTIONALS), 2.0)
+    torch.testing.assert_close(adapt(far, None), far / 4)
+
+
+def test_the_better_a_speaker_is_known_the_less_is_left_of_the_speaker():
+    generator = torch.Generator().manual_seed(0)
+    voice, feeling = 2.0, 0.3 * torch.randn(200, FUNCTIONALS, generator=generator)
+    clips = voice + feeling
+    left = []
+    for count in (1, 10, 100):
+        speaker = clip_statistics(clips[:count]).sum(0, keepdim=True)
+        left.append(float(adapt(clips[100:101], speaker).mean().abs()))
+    assert left[0] > left[1] > left[2]
+    known = adapt(clips[150:], clip_statistics(clips[:100]).sum(0, keepdim=True).expand(50, -1, -1))
+    assert float(known.mean().abs()) < 0.25
+    assert 0.7 < float(known.std()) < 1.2  # what was felt fills the range again
+
+
+def test_the_share_grows_with_what_is_known():
+    head = FunctionalsHead(2)
+    clips = torch.randn(30, FUNCTIONALS)
+    shares = [head(clips[:1], clip_statistics(clips[:n]).sum(0, keepdim=True))[1] for n in (1, 3, 30)]
+    assert head(clips)[1] < shares[0] < shares[1] < shares[2] < 0.6
+
+
+# --- in the network and its export
+
+
+@pytest.fixture(scope="module")
+def enrolling(tmp_path_factory):
+    """A network with both heads and random weights, as if trained to enrol, and its predictor."""
+    folder = tmp_path_factory.mktemp("functionals")
+    torch.manual_seed(0)
+    network = VisionTransformer(replace(NETWORKS["vervet"], depth=1), 3).eval()
+    assert network.functionals is not None
+    front_end = FrontEnd(hop_length=256, width=251, reference="full scale")
+    network.functionals.bels.fill_(front_end.range_db / 10)
+    network.functionals.mean.normal_()
+    network.functionals.deviation.uniform_(1, 3)
+    card = {
+        "labels": ["anger", "neutral", "sadness"], "network": "student", "corpora": ["emodb"], "protocol": "speaker",
+        "leaky": False, "fold": 8, "recipe": "vervet", "split_hash": "0" * 16, "commit": "", "vervet_version": "0.1.0",
+        "front_end": asdict(front_end), "settings": {"enrol": 4},
+    }  # fmt: skip
+    save_network(folder, network, card)
+    return folder, network, LogMel(front_end).eval(), vervet.load(export(folder, folder / "model.onnx"))
+
+
+def speech(count, seconds=4.0):
+    rng, t = np.random.default_rng(0), np.arange(int(16_000 * seconds)) / 16_000
+    clips = [np.sin(2 * np.pi * (120 + 60 * k) * t * (1 + 0.05 * np.sin(5 * t))) for k in range(count)]
+    return (0.2 * np.array(clips) + 0.01 * rng.standard_normal((count, len(t)))).astype(np.float32)
+
+
+def test_what_is_exported_answers_as_the_network(enrolling):
+    _, network, log_mel, predictor = enrolling
+    clips, others = speech(3), speech(5)[2:]
+    with torch.inference_mode():
+        mine, theirs = log_mel(torch.from_numpy(clips)), log_mel(torch.from_numpy(others))
+        speaker = network.statistics(theirs, network.summary(theirs)).sum(0, keepdim=True).expand(3, -1, -1)
+        stranger, known = network(mine)[0].softmax(1).numpy(), network(mine, speaker)[0].softmax(1).numpy()
+    np.testing.assert_allclose(predictor.probabilities(clips), stranger, atol=1e-4)
+    enrolled = predictor.enroll((clip, 16_000) for clip in others)
+    np.testing.assert_allclose(enrolled.probabilities(clips), known, atol=1e-4)
+    assert np.abs(known - stranger).max() > 1e-3
+
+
+def test_a_short_recording_is_answered_as_when_it_is_padded(enrolling):
+    predictor = enrolling[3]
+    short = speech(1, seconds=1.5)
+    padded = np.pad(short, ((0, 0), (0, 40_000)))
+    (a,), (b,) = predictor((short[0], 16_000)), predictor((padded[0], 16_000))
+    np.testing.assert_allclose(list(a.scores.values()), list(b.scores.values()), atol=1e-3)
+
+
+def test_every_weight_of_the_head_comes_back(enrolling):
+    folder, network, _, _ = enrolling
+    again, _ = load_network(folder / "model.onnx")
+    assert again.functionals is not None
+    for name, value in network.functionals.state_dict().items():
+        assert torch.equal(again.functionals.state_dict()[name], value), name
+
+
+# --- fitting
+
+
+def clips_of(classes=3, speakers=4, takes=5):
+    """Images whose formant says the class and whose level of noise the speaker."""
+    made, emotions, names = [], [], []
+    generator = torch.Generator().manual_seed(0)
+    for speaker in range(speakers):
+        for emotion in range(classes):
+            for _ in range(takes):
+                x = 0.3 + 0.05 * speaker + 0.1 * torch.rand(1, 32, 50, generator=generator)
+                x[0, 5 + 8 * emotion : 8 + 8 * emotion, 10:40] += 0.2
+                made.append(x)
+                emotions.append(emotion)
+                names.append(f"s{speaker}")
+    store = torch.stack(made)
+    return Images(store, torch.arange(len(store))), torch.tensor(emotions), names
+
+
+def test_fitting_finds_what_tells_the_classes_apart():
+    x, emotions, speakers = clips_of()
+    head = FunctionalsHead(3)
+    head.bels.fill_(14.0)
+    loss = fit_functionals(head, x, emotions, speakers, Functionals(told=(0, 1, 3)), True, seed=0)
+    found = head.standardised(x.store, heard(x.store))
+    assert loss < 0.5
+    assert (head(found)[0].argmax(1) == emotions).all()
+    assert float(found.mean().abs()) < 0.05
+    twin = FunctionalsHead(3)
+    twin.bels.fill_(14.0)
+    assert fit_functionals(twin, x, emotions, speakers, Functionals(told=(0, 1, 3)), True, seed=0) == loss
+    assert torch.equal(twin.linear.weight, head.linear.weight)
+
+
+def test_a_strong_penalty_keeps_the_weights_of_the_base():
+    x, emotions, speakers = clips_of()
+    old = FunctionalsHead(2)
+    old.mean.normal_(generator=torch.Generator().manual_seed(1))
+    network = VisionTransformer(Vit(image=(32, 50), patch=(32, 1), depth=1, functionals=True), 2)
+    network.functionals = old
+    start = known_functionals(("anger", "awe", "neutral"), Base("base", network, {"labels": ["neutral", "anger"]}))
+    assert start is not None
+    assert torch.equal(start.linear.weight[0], old.linear.weight[1])
+    assert torch.equal(start.linear.weight[2], old.linear.weight[0])
+    assert not start.linear.weight[1].any()
+    head = FunctionalsHead(3)
+    fit_functionals(head, x, emotions, speakers, Functionals(l2=1e6, told=(0,)), True, seed=0, start=start)
+    torch.testing.assert_close(head.linear.weight, start.linear.weight, atol=1e-3, rtol=0)
+    assert torch.equal(head.mean, old.mean)
+    assert known_functionals(("anger",), None) is None
+
+
+# --- the stage
+
+TINY = """
+stages: [student, functionals]
+front_end: {duration_s: 1.0, n_fft: 256, win_length: 256, hop_length: 128, n_mels: 32, width: 24}
+augment: {versions: [original]}
+teacher_network: {image: [32, 24], patch: [32, 1], position: none, stem: [], embed_dim: 16}
+student_network: {image: [32, 24], patch: [32, 1], depth: 1, heads: 1, dim_head: 8, embed_dim: 16, mlp_dim: 16, \
+normalise: mean, mask_padding: true}
+student: {epochs: 2, lr: 1e-3, alpha: 0, enrol: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_corpus):
+    folder = tmp_path_factory.mktemp("stage")
+    (folder / "tiny.yaml").write_text(TINY)
+    words = [
+        "train", str(folder / "tiny.yaml"), "--corpus", "table", "--root", str(tiny_corpus), "--protocol", "speaker",
+        "--cache", str(folder / "cache"), "--cpu", "--out",
+    ]  # fmt: skip
+    assert main([*words, str(folder / "run")]) == 0
+    return words, folder / "run"
+
+
+def test_the_stage_is_tested_and_published_beside_the_student(run):
+    _, folder = run
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert [record["network"] for record in metrics] == ["student", "student+functionals"]
+    assert set(metrics[1]["enrolled"]) == {"1", "3", "10", "30"}
+    assert metrics[1]["uar"] > 0.9  # tones are told apart by their spectrum
+    card = json.loads((folder / "model.json").read_text())
+    assert card["stage"] == "functionals"
+    assert card["vit"]["functionals"]
+    assert {"temperature", "uncertain_below"} <= set(card)
+    student, both = load_network(folder / "student")[0], load_network(folder)[0]
+    for name, value in student.state_dict().items():
+        assert torch.equal(both.state_dict()[name], value)
+    assert vervet.load(folder).enrols
+
+
+def test_the_stage_may_be_added_later_and_comes_out_the_same(run, tmp_path):
+    words, folder = run
+    assert main([*words, str(tmp_path / "run"), "--stages=student"]) == 0
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["stage"] == "student"
+    assert main([*words, str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_the_stage_needs_a_student(run, tmp_path, capsys):
+    words, _ = run
+    assert main([*words, str(tmp_path / "run"), "--stages=functionals"]) == 1
+    assert "stage functionals needs a student" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--functionals.l2=0", "l2 must be positive"),
+        ("--functionals.told=[]", "told are numbers of clips"),
+        ("--student_network.functionals=true", "from the stage of that name"),
+        ("--stages=[functionals,student]", "in this order"),
+    ],
+)
+def test_faulty_settings(run, setting, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(run[1].parent / "tiny.yaml", [setting])
+
+
+def test_the_number_of_bands_must_fit():
+    with pytest.raises(ValueError, match="multiple of 32 bands"):
+        Vit(image=(40, 50), patch=(40, 1), functionals=True)
