@@ -307,6 +307,7 @@ def test_the_stage_needs_a_student(run, tmp_path, capsys):
         ("--functionals.told=[]", "told are numbers of clips"),
         ("--student_network.functionals=true", "from the stage of that name"),
         ("--stages=[functionals,student]", "in this order"),
+        ("--student_network.image=[16,24]", "multiple of 32 bands"),
     ],
 )
 def test_faulty_settings(run, setting, message):

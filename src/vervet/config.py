@@ -225,6 +225,8 @@ class Recipe:
         _require(in_order, f"stages are some of {', '.join(STAGES)}, in this order, each once")
         ours = self.student_network.functionals or self.teacher_network.functionals
         _require(not ours, "a network gets functionals from the stage of that name")
+        if "functionals" in self.stages:
+            dataclasses.replace(self.student_network, functionals=True)  # raises where they cannot be computed
         for stage, network in (("teacher", "teacher"), ("matching", "student"), ("student", "student")):
             told = getattr(self, stage).enrol > 0
             normalises = getattr(self, f"{network}_network").normalise != "none"
