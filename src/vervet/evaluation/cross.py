@@ -17,7 +17,7 @@ from vervet.corpora import Utterance, corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
 from vervet.evaluation.enrolled import COUNTS, others
-from vervet.evaluation.run import enrolled_scores, scored_answers
+from vervet.evaluation.run import enrolled_scores, network_of, scored_answers
 from vervet.models.checkpoint import write_json
 from vervet.predict import Predictor, load
 
@@ -64,7 +64,7 @@ def cross(folder: Path, corpus: str, root: Path | None = None) -> dict[str, Any]
         "corpus": corpus,
         "protocol": f"from {' and '.join(card['corpora'])}",
         "leaky": False,
-        "network": card["network"],
+        "network": network_of(card),
         "recipe": run["recipe"],
         "seed": run["settings"]["seed"],
         "fold": "all",

@@ -196,8 +196,9 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
     Parameters
     ----------
     rows : sequence of mapping
-        One per line: `name`; `panel`, the title above the lines that are drawn together; and by the number of other
-        clips of the speaker that the network was told of, 0 among them, (UAR, its interval or None), fractions of 1.
+        One per line: `name`; `group`, which has one colour; whether it is `dashed`; `panel`, the title above the lines
+        that are drawn together; and by the number of other clips of the speaker that the network was told of, 0 among
+        them, (UAR, its interval or None), fractions of 1.
     title : str
         What the figure shows.
 
@@ -219,15 +220,18 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
     columns = figure.subplots(len(panels), squeeze=False)[:, 0]
     for axes, panel in zip(columns, panels, strict=True):
         lines = [row for row in rows if row["panel"] == panel]
+        groups = list(dict.fromkeys(row["group"] for row in lines))
         for number, row in enumerate(lines):
             told = [count for count in counts if count in row]
             places = [counts.index(count) + 0.05 * (number - (len(lines) - 1) / 2) for count in told]
             values = [100 * row[count][0] for count in told]
             limits = [row[count][1] or (row[count][0],) * 2 for count in told]
             reach = [[v - 100 * low, 100 * high - v] for v, (low, high) in zip(values, limits, strict=True)]
+            colour = BARS[groups.index(row["group"]) % len(BARS)]
             axes.errorbar(
-                places, values, yerr=np.maximum(np.array(reach).T, 0), color=BARS[number % len(BARS)], marker="o",
+                places, values, yerr=np.maximum(np.array(reach).T, 0), color=colour, marker="o",
                 markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, label=row["name"],
+                linestyle="--" if row["dashed"] else "-",
             )  # fmt: skip
         axes.set_xticks(range(len(counts)), [str(count) for count in counts])
         _plain(axes)
@@ -235,7 +239,9 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
         axes.set_ylabel("UAR, %")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     columns[-1].set_xlabel("other clips of the same unheard speaker that the network is told of")
-    titles(figure, title, "Of unknown emotion; none is the clip that is scored. Lines: 95 % by speaker.")
+    titles(
+        figure, title, "Of unknown emotion; none is the clip that is scored. Dashed: one head. Bars: 95 % by speaker."
+    )
     return figure
 
 

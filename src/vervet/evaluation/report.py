@@ -498,10 +498,12 @@ fifth of CREMA-D's actors, and tried on these; each of them is a test speaker of
 changed after honest test scores had been read. The floor of the image now follows each clip (SAVEE, the first block of
 CREMA-D's actors). Noise of the voice's own colour is added (a network trained on all of CREMA-D took most of EmoDB
 and SAVEE for anger: they are recorded with less noise). CREMA-D is trained on for 20 epochs
-instead of 12 (the second block; its validation actors asked for more, but its test had been scored as well). So the
-rows of these two recipes are not wholly untouched, and may be too high. An ellipsis between two commands stands for
-those of the other folds and seeds; results.json holds them all, with commit, machine and split. A command makes its
-row at the commit that is filed with it."""
+instead of 12 (the second block; its validation actors asked for more, but its test had been scored as well). And the
+second head of `student+functionals`, its functionals, its penalty and its share in the answer, was settled on all
+speakers of SAVEE, six of EmoDB and the first block of CREMA-D, after all ten of EmoDB had been scored with its linear
+model once. So the rows of these two recipes are not wholly untouched, and may be too high. An ellipsis between two
+commands stands for those of the other folds and seeds; results.json holds them all, with commit, machine and split. A
+command makes its row at the commit that is filed with it."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""
@@ -510,7 +512,8 @@ _HONEST = """`clip` keeps all versions of a clip on one side, but its speakers a
 speakers who are not: it is the one that says what to expect of a stranger."""
 
 _ENROLLED = """UAR of the same networks, clip by clip, when they are told what other clips of the same unheard speaker
-sound like: the mean of each Mel band over these and the clip itself. Nobody says what was felt in the others; they are
+sound like: the mean of each Mel band over these and the clip itself; with a second head (`student+functionals`), also
+the mean and the deviation of each functional over these. Nobody says what was felt in the others; they are
 drawn at random from the test side, and none is the clip that is scored. So these rows, unlike those above, have heard
 the speaker."""
 
@@ -622,9 +625,12 @@ def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
     lines = []
     for members in groups:
         first = members[0]
-        line: dict[str | int, Any] = {"name": f"{CORPORA.get(first['corpus'], first['corpus'])}, {first['recipe']}"}
+        name = f"{CORPORA.get(first['corpus'], first['corpus'])}, {first['recipe']}"
+        line: dict[str | int, Any] = {"name": name, "group": (first["corpus"], first["protocol"], first["recipe"])}
         elsewhere = first["protocol"].startswith("from ")
         line["name"] += f"\n{first['protocol']}" if elsewhere else ""
+        line["name"] += f"\n{first['network']}"
+        line["dashed"] = "+" not in first["network"]
         line["panel"] = "Trained on another corpus" if elsewhere else "Trained on other speakers of the corpus"
         for count in ("0", *_enrolled_counts(groups)):
             sides = members if count == "0" else [one["enrolled"][count] for one in members]

@@ -143,13 +143,17 @@ def _read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def network_of(card: dict[str, Any]) -> str:
+    """What records call the network of this `model.json`: the student has three names, by the stage it comes from."""
+    return card["network"] + {"matching": "-matched", "functionals": "+functionals"}.get(card["stage"], "")
+
+
 def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, Any]:
-    network = card["network"] + {"matching": "-matched", "functionals": "+functionals"}.get(card["stage"], "")
     return {
         "corpus": run["corpus"],
         "protocol": run["protocol"],
         "leaky": run["leaky"],
-        "network": network,
+        "network": network_of(card),
         "recipe": run["recipe"],
         "seed": run["settings"]["seed"],
         "fold": run["fold"],
