@@ -145,7 +145,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 
 def network_of(card: dict[str, Any]) -> str:
     """What records call the network of this `model.json`: the student has three names, by the stage it comes from."""
-    return card["network"] + {"matching": "-matched", "functionals": "+functionals"}.get(card["stage"], "")
+    return card["network"] + {"matching": "-matched", "functionals": "+functionals"}.get(card.get("stage", ""), "")
 
 
 def _record(run: dict[str, Any], card: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, Any]:
