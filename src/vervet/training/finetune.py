@@ -21,7 +21,7 @@ from vervet.evaluation.figures import confusion_figure
 from vervet.evaluation.leakage import audit
 from vervet.evaluation.metrics import from_confusion, interval
 from vervet.evaluation.protocols import Split, split
-from vervet.evaluation.run import Tested, evaluate, read_tested, to_json
+from vervet.evaluation.run import Tested, pool, read_tested, to_json
 from vervet.export import export
 from vervet.machine import cores
 from vervet.models.checkpoint import write_atomically, write_json
@@ -209,7 +209,7 @@ def _confounded(utterances: Sequence[Utterance]) -> list[str]:
 def _publish(out: Path, folds: Sequence[Path], final: Path) -> list[dict[str, Any]]:
     """Write scores and picture, then the model with its calibration and what to expect of it."""
     tested = [read_tested(folder)[-1] for folder in folds]
-    records = evaluate(folds)
+    records = [one.record for one in tested] + ([pool(tested)] if len(tested) > 1 else [])
     record = records[-1]
     record |= _interval(tested) if record["protocol"] == "clip" else {"interval_over": "speakers"}
     write_atomically(out / "metrics.json", f"{to_json(records)}\n".encode())
