@@ -42,7 +42,7 @@ def finished(folder, protocol="all", **card):
         "minutes": 1.0, "commit": "abc", "settings": {"enrol": 4},
     } | card  # fmt: skip
     save_network(folder, network, card)
-    run = {"recipe": "tiny", "machine": "a computer", "protocol": protocol, "settings": {"seed": 5}}
+    run = {"recipe": "tiny", "machine": "a computer", "protocol": protocol, "fold": 2, "settings": {"seed": 5}}
     write_json(folder / "run.json", run)
     export(folder, folder / "model.onnx")
     return folder
@@ -71,11 +71,11 @@ def test_only_what_both_know_is_asked(tmp_path, corpus, capsys):
     assert "`from cremad`" in write(tmp_path / "results.json").read_text()
 
 
-def test_a_fold_is_not_filed_and_what_was_heard_is_refused(tmp_path, corpus, capsys):
+def test_a_fold_is_filed_as_such_and_what_was_heard_is_refused(tmp_path, corpus, capsys):
     run = finished(tmp_path / "run", "speaker")
     assert main(["evaluate", str(run), "--on", "emodb", "--root", str(corpus)]) == 0
     assert "Enrolled: told of  1 other clips" in capsys.readouterr().out
-    assert not list(run.glob("cross-*"))
+    assert json.loads((run / "cross-emodb.json").read_text())["protocol"] == "from cremad, fold 2"
     for changes, message in (
         ({"corpora": ["emodb"]}, "was trained on emodb"),
         ({"labels": ["disgust", "fear", "neutral"]}, "share 1 emotions"),

@@ -223,7 +223,7 @@ class _EveryToken(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> logits (batch, classes)."""
-        return self.model.head(self.model.every_token(images)[:, 0])
+        return self.model.logits(self.model.every_token(images)[:, 0], self.model.summary(images))
 
 
 def _attention_flops(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any) -> int:

@@ -40,9 +40,9 @@ def cross(folder: Path, corpus: str, root: Path | None = None) -> dict[str, Any]
     -------
     dict
         A record in the shape of `results/results.json`. Its protocol is `from` and the names of the corpora that the
-        model was trained on. Every clip whose emotion the model knows is tested; of the model's answers only the
-        emotions of the corpus count. If the run is one of protocol `all`, which has heard its whole corpus, the record
-        also lies in its folder as `cross-CORPUS.json`, to be filed with it.
+        model was trained on, and the fold if it has not heard all of them. Every clip whose emotion the model knows is
+        tested; of the model's answers only the emotions of the corpus count. The record also lies in the run folder as
+        `cross-CORPUS.json`, to be filed with it.
 
     Raises
     ------
@@ -60,9 +60,10 @@ def cross(folder: Path, corpus: str, root: Path | None = None) -> dict[str, Any]
     clips = [utterance for utterance in found if utterance.emotion in labels]
     rows = _answers(predictor, clips, labels, run["settings"]["seed"])
     told = "\n".join(f"{clip.path.name} {clip.speaker} {clip.emotion}" for clip in clips)
+    part = "" if run["protocol"] == "all" else f", fold {run['fold']}"
     record = {
         "corpus": corpus,
-        "protocol": f"from {' and '.join(card['corpora'])}",
+        "protocol": f"from {' and '.join(card['corpora'])}{part}",
         "leaky": False,
         "network": network_of(card),
         "recipe": run["recipe"],
@@ -79,8 +80,7 @@ def cross(folder: Path, corpus: str, root: Path | None = None) -> dict[str, Any]
     }
     if predictor.enrols:
         record["enrolled"] = enrolled_scores(rows, list(labels))
-    if run["protocol"] == "all":
-        write_json(folder / f"cross-{corpus}.json", record)
+    write_json(folder / f"cross-{corpus}.json", record)
     return record
 
 
