@@ -220,7 +220,8 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
     columns = figure.subplots(len(panels), squeeze=False)[:, 0]
     for axes, panel in zip(columns, panels, strict=True):
         lines = [row for row in rows if row["panel"] == panel]
-        groups = list(dict.fromkeys(row["group"] for row in lines))
+        lines.sort(key=lambda row: row["dashed"])
+        groups, named = sorted({row["group"] for row in lines}), set()
         for number, row in enumerate(lines):
             told = [count for count in counts if count in row]
             places = [counts.index(count) + 0.05 * (number - (len(lines) - 1) / 2) for count in told]
@@ -230,9 +231,10 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
             colour = BARS[groups.index(row["group"]) % len(BARS)]
             axes.errorbar(
                 places, values, yerr=np.maximum(np.array(reach).T, 0), color=colour, marker="o",
-                markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, label=row["name"],
-                linestyle="--" if row["dashed"] else "-",
+                markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, linestyle="--" if row["dashed"] else "-",
+                label=None if row["name"] in named else row["name"],
             )  # fmt: skip
+            named.add(row["name"])
         axes.set_xticks(range(len(counts)), [str(count) for count in counts])
         _plain(axes)
         axes.set_title(panel, loc="left", size=9.5)
@@ -240,7 +242,9 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     columns[-1].set_xlabel("other clips of the same unheard speaker that the network is told of")
     titles(
-        figure, title, "Of unknown emotion; none is the clip that is scored. Dashed: one head. Bars: 95 % by speaker."
+        figure,
+        title,
+        "Of unknown emotion; none is the clip that is scored. Dashed: without a second head. Bars: 95 % by speaker.",
     )
     return figure
 

@@ -629,7 +629,6 @@ def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
         line: dict[str | int, Any] = {"name": name, "group": (first["corpus"], first["protocol"], first["recipe"])}
         elsewhere = first["protocol"].startswith("from ")
         line["name"] += f"\n{first['protocol']}" if elsewhere else ""
-        line["name"] += f"\n{first['network']}"
         line["dashed"] = "+" not in first["network"]
         line["panel"] = "Trained on another corpus" if elsewhere else "Trained on other speakers of the corpus"
         for count in ("0", *_enrolled_counts(groups)):
