@@ -25,7 +25,7 @@ def record_of(card):
     (found,) = [
         record
         for record in json.loads(RESULTS.read_text())
-        if (record["network"], record["split_hash"]) == (card["network"], card["split_hash"])
+        if (record["network"], record["split_hash"]) == (f"{card['network']}+functionals", card["split_hash"])
         and record["recipe"] == card["recipe"]
     ]
     return found
