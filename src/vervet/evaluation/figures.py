@@ -228,9 +228,9 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
             values = [100 * row[count][0] for count in told]
             limits = [row[count][1] or (row[count][0],) * 2 for count in told]
             reach = [[v - 100 * low, 100 * high - v] for v, (low, high) in zip(values, limits, strict=True)]
-            colour = BARS[groups.index(row["group"]) % len(BARS)]
+            cycle, place = divmod(groups.index(row["group"]), len(BARS))
             axes.errorbar(
-                places, values, yerr=np.maximum(np.array(reach).T, 0), color=colour, marker="o",
+                places, values, yerr=np.maximum(np.array(reach).T, 0), color=BARS[place], marker="os^D"[cycle % 4],
                 markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, linestyle="--" if row["dashed"] else "-",
                 label=None if row["name"] in named else row["name"],
             )  # fmt: skip
