@@ -118,6 +118,6 @@ def test_a_recipe_that_comes_with_the_package_goes_by_its_name(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "finetune").mkdir()  # a folder of that name is no recipe
     recipe = load_recipe(Path("finetune"), ["--student.epochs=3"])
-    assert (recipe.stages, recipe.student.epochs, recipe.student.alpha) == (("student",), 3, 0.0)
+    assert (recipe.stages, recipe.student.epochs, recipe.student.alpha) == (("student", "functionals"), 3, 0.0)
     with pytest.raises(FileNotFoundError):
         load_recipe(Path("fintune"))

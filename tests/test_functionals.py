@@ -9,7 +9,7 @@ import torch
 
 import vervet
 from vervet.cli import main
-from vervet.config import NETWORKS, FrontEnd, Functionals, Vit, load_recipe
+from vervet.config import NETWORKS, FrontEnd, Functionals, Recipe, Vit, load_recipe
 from vervet.export import export
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.functionals import (
@@ -307,7 +307,6 @@ def test_the_stage_needs_a_student(run, tmp_path, capsys):
         ("--functionals.told=[]", "told are numbers of clips"),
         ("--student_network.functionals=true", "from the stage of that name"),
         ("--stages=[functionals,student]", "in this order"),
-        ("--student_network.image=[16,24]", "multiple of 32 bands"),
     ],
 )
 def test_faulty_settings(run, setting, message):
@@ -318,3 +317,5 @@ def test_faulty_settings(run, setting, message):
 def test_the_number_of_bands_must_fit():
     with pytest.raises(ValueError, match="multiple of 32 bands"):
         Vit(image=(40, 50), patch=(40, 1), functionals=True)
+    with pytest.raises(ValueError, match="multiple of 32 bands"):
+        Recipe(stages=("student", "functionals"), student_network=Vit(image=(40, 50), patch=(40, 1)))
