@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from test_export import CARD, waveforms
 
 import vervet
 from vervet.cli import main
@@ -149,24 +150,14 @@ def enrolling(tmp_path_factory):
     network.functionals.bels.fill_(front_end.range_db / 10)
     network.functionals.mean.normal_()
     network.functionals.deviation.uniform_(1, 3)
-    card = {
-        "labels": ["anger", "neutral", "sadness"], "network": "student", "corpora": ["emodb"], "protocol": "speaker",
-        "leaky": False, "fold": 8, "recipe": "vervet", "split_hash": "0" * 16, "commit": "", "vervet_version": "0.1.0",
-        "front_end": asdict(front_end), "settings": {"enrol": 4},
-    }  # fmt: skip
+    card = CARD | {"front_end": asdict(front_end), "settings": {"enrol": 4}}
     save_network(folder, network, card)
     return folder, network, LogMel(front_end).eval(), vervet.load(export(folder, folder / "model.onnx"))
 
 
-def speech(count, seconds=4.0):
-    rng, t = np.random.default_rng(0), np.arange(int(16_000 * seconds)) / 16_000
-    clips = [np.sin(2 * np.pi * (120 + 60 * k) * t * (1 + 0.05 * np.sin(5 * t))) for k in range(count)]
-    return (0.2 * np.array(clips) + 0.01 * rng.standard_normal((count, len(t)))).astype(np.float32)
-
-
 def test_what_is_exported_answers_as_the_network(enrolling):
     _, network, log_mel, predictor = enrolling
-    clips, others = speech(3), speech(5)[2:]
+    clips, others = waveforms(3), waveforms(5)[2:]
     with torch.inference_mode():
         mine, theirs = log_mel(torch.from_numpy(clips)), log_mel(torch.from_numpy(others))
         speaker = network.statistics(theirs, network.summary(theirs)).sum(0, keepdim=True).expand(3, -1, -1)
@@ -179,7 +170,7 @@ def test_what_is_exported_answers_as_the_network(enrolling):
 
 def test_a_short_recording_is_answered_as_when_it_is_padded(enrolling):
     predictor = enrolling[3]
-    short = speech(1, seconds=1.5)
+    short = waveforms(1)[:, :24_000]
     padded = np.pad(short, ((0, 0), (0, 40_000)))
     (a,), (b,) = predictor((short[0], 16_000)), predictor((padded[0], 16_000))
     np.testing.assert_allclose(list(a.scores.values()), list(b.scores.values()), atol=1e-3)

@@ -231,12 +231,10 @@ class Recipe:
             told = getattr(self, stage).enrol > 0
             normalises = getattr(self, f"{network}_network").normalise != "none"
             _require(normalises or not told, f"{stage}.enrol needs {network}_network.normalise")
-        for stage in STAGES[:3]:
-            chooses = getattr(self, stage).keep == "best"
-            _require(
-                self.validate or stage not in self.stages or not chooses,
-                f"{stage}.keep is best, but without validate nothing chooses",
-            )
+        for stage in self.stages:
+            settings = getattr(self, stage)
+            chooses = isinstance(settings, Stage) and settings.keep == "best"
+            _require(self.validate or not chooses, f"{stage}.keep is best, but without validate nothing chooses")
         size = (self.front_end.n_mels, self.front_end.width)
         for name in ("teacher_network", "student_network"):
             image = getattr(self, name).image

@@ -496,15 +496,15 @@ published figures, and does not show that the choice was a good one; no honest t
 `vervet` and `vervet-small` were settled on networks trained without EmoDB's speakers 03, 08, 09, 12, 13 and 14 and a
 fifth of CREMA-D's actors, and tried on these; each of them is a test speaker of some fold here. Three settings were
 changed after honest test scores had been read. The floor of the image now follows each clip (SAVEE, the first block of
-CREMA-D's actors). Noise of the voice's own colour is added (a network trained on all of CREMA-D took most of EmoDB
-and SAVEE for anger: they are recorded with less noise). CREMA-D is trained on for 20 epochs
-instead of 12 (the second block; its validation actors asked for more, but its test had been scored as well). And the
-second head of `student+functionals` was settled in view of test speakers: its functionals and its penalty on all of
-SAVEE, six of EmoDB and every fifth actor of CREMA-D; damping and its share in the answer on all of SAVEE and EmoDB, asked
-as another corpus, and on the first block of CREMA-D. All ten speakers of EmoDB had by then been scored with the linear
-model alone, and with another share. So the rows of these two recipes are not wholly untouched, and may be too high. An ellipsis between two
-commands stands for those of the other folds and seeds; results.json holds them all, with commit, machine and split. A
-command makes its row at the commit that is filed with it."""
+CREMA-D's actors). Noise of the voice's own colour is added (a network trained on all of CREMA-D took most of EmoDB and
+SAVEE for anger: they are recorded with less noise). CREMA-D is trained on for 20 epochs instead of 12 (the second
+block; its validation actors asked for more, but its test had been scored as well). And the second head of
+`student+functionals` was settled in view of test speakers: its functionals and its penalty on all of SAVEE, six of
+EmoDB and every fifth actor of CREMA-D; damping and its share in the answer on all of SAVEE and EmoDB, asked as another
+corpus, and on the first block of CREMA-D. All ten speakers of EmoDB had by then been scored with the linear model
+alone, and with another share. So the rows of these two recipes are not wholly untouched, and may be too high. An
+ellipsis between two commands stands for those of the other folds and seeds; results.json holds them all, with commit,
+machine and split. A command makes its row at the commit that is filed with it."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""

@@ -217,8 +217,9 @@ class VisionTransformer(nn.Module):
     def logits(self, features: Tensor, summary: Tensor | None, speaker: Tensor | None = None) -> Tensor:
         """CLS features (batch, embed_dim), `summary` of the same images -> (batch, classes), a mean of both heads."""
         logits = self.head(features)
-        if self.functionals is None or summary is None:
+        if self.functionals is None:
             return logits
+        assert summary is not None, "the second head needs the summary"
         known = None if speaker is None else speaker[:, :, self.config.image[0] :]
         others, share = self.functionals(summary, known)
         return logits + (others - logits) * share

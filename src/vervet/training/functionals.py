@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from vervet.config import Functionals
-from vervet.evaluation.enrolled import others
 from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, functionals
 from vervet.models.patches import heard
+from vervet.training.enrol import met
 from vervet.training.fit import class_weights
 from vervet.training.pool import Images
 
@@ -71,7 +71,8 @@ def fit_functionals(
         else:
             head.load_state_dict(start.state_dict())
         clips = head.scaled(found)
-        told = torch.cat([_told(clips, speakers, count, seed) for count in settings.told])
+        every = clip_statistics(clips)  # (clips, 3, 1429)
+        told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])
     emotions = emotions.to(told.device).repeat(len(settings.told))
     weights = class_weights(emotions, head.linear.out_features).to(told.device) if balanced else None
     origin = head.linear.weight.detach().clone()
@@ -92,12 +93,3 @@ def fit_functionals(
     if not loss < float("inf"):
         raise ValueError(f"stage functionals: the loss is {loss}")
     return loss
-
-
-def _told(clips: Tensor, speakers: Sequence[str], count: int, seed: int) -> Tensor:
-    """(clips, 1429), each told of so many others of its speaker."""
-    if not count:
-        return adapt(clips, None)
-    every = clip_statistics(clips)  # (clips, 3, 1429)
-    known = [every[torch.from_numpy(chosen)].sum(0) for chosen in others(speakers, count, seed)]
-    return adapt(clips, torch.stack(known))

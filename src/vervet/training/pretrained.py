@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vervet.config import NETWORKS, FrontEnd, Recipe, Vit, merge
 from vervet.models.checkpoint import load_network
@@ -120,11 +121,7 @@ def take_over(network: VisionTransformer, labels: tuple[str, ...], base: Base) -
     weights = {key: value for key, value in base.network.state_dict().items() if not key.startswith(HEADS)}
     missing, unexpected = network.load_state_dict(weights, strict=False)
     assert (set(missing), set(unexpected)) == ({"head.weight", "head.bias"}, set())
-    for row, label in enumerate(labels):
-        if label in base.labels:
-            known = base.labels.index(label)
-            network.head.weight[row] = base.network.head.weight[known]
-            network.head.bias[row] = base.network.head.bias[known]
+    _take_rows(network.head, labels, base.network.head, base.labels)
 
 
 @torch.no_grad()
@@ -150,8 +147,13 @@ def known_functionals(labels: tuple[str, ...], base: Base | None) -> Functionals
         getattr(new, name).copy_(getattr(old, name))
     new.linear.weight.zero_()
     new.linear.bias.zero_()
-    for row, label in enumerate(labels):
-        if label in base.labels:
-            new.linear.weight[row] = old.linear.weight[base.labels.index(label)]
-            new.linear.bias[row] = old.linear.bias[base.labels.index(label)]
+    _take_rows(new.linear, labels, old.linear, base.labels)
     return new
+
+
+def _take_rows(new: nn.Linear, labels: tuple[str, ...], old: nn.Linear, known: tuple[str, ...]) -> None:
+    """Give a layer the rows of another that stand for the same labels."""
+    for row, label in enumerate(labels):
+        if label in known:
+            new.weight[row] = old.weight[known.index(label)]
+            new.bias[row] = old.bias[known.index(label)]
