@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ import vervet
 from vervet.cli import main
 from vervet.config import FrontEnd, Vit, load_recipe
 from vervet.corpora import Utterance, load_corpus
+from vervet.evaluation.protocols import split
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.vit import VisionTransformer
 from vervet.training.finetune import _confounded, _meaning, check_labels, protocol_for
-from vervet.training.pretrained import HEADS, load_base, start_from, take_over
+from vervet.training.pretrained import HEADS, check_unheard, load_base, start_from, take_over
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HZ = {"anger": 400, "awe": 900, "sadness": 2500}
@@ -223,8 +224,22 @@ def test_known_labels_keep_their_rows_and_new_ones_start_fresh():
     assert all(torch.equal(v, known[k]) for k, v in network.state_dict().items() if not k.startswith(HEADS))
 
 
-def clips(*named):
-    return [Utterance(Path(f"{k}.wav"), emotion, "table", speaker) for k, (emotion, speaker) in enumerate(named)]
+def clips(*named, corpus="table"):
+    return [Utterance(Path(f"{k}.wav"), emotion, corpus, speaker) for k, (emotion, speaker) in enumerate(named)]
+
+
+def test_what_a_base_may_have_heard_is_no_test(base):
+    heard = load_base(base)  # of emodb
+    spoken = [(emotion, speaker) for speaker in "abc" for emotion in ("anger", "neutral")]
+    for corpus in ("savee", "table"):
+        found = clips(*spoken, corpus=corpus)
+        check_unheard(heard, found, split(found, "speaker", 0, 0, ("original",)))
+    found = clips(*spoken, corpus="emodb")
+    sides = split(found, "speaker", 0, 0, ("original",))
+    with pytest.raises(ValueError, match="was trained on emodb by another split, so it may have heard the test side"):
+        check_unheard(heard, found, sides)
+    check_unheard(replace(heard, card=heard.card | {"split_hash": sides.hash()}), found, sides)
+    check_unheard(heard, found, split(found, "all", 0, 0, ("original",)))  # nothing is tested
 
 
 @pytest.mark.parametrize(

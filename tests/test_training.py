@@ -496,7 +496,8 @@ def test_runs_may_start_from_another_of_the_same_seed(tiny_recipe, tmp_path):
     jobs = read_study(study, runs)
     bases = [runs / f"cremad-all-tiny-{seed}" / "fold-0" for seed in (0, 1)]
     assert [job.folder for job in jobs[:2]] == [job.needs for job in jobs[2:]] == bases
-    assert jobs[3].words[-2:] == ("--init", str(bases[1]))
+    assert jobs[3].words[-2:] == ("--init", jobs[3].init) == ("--init", str(bases[1]))
+    assert jobs[3].folder == runs / "emodb-speaker-tiny-from-cremad-all-tiny-1" / "fold-3"
     assert [job.tests for job in jobs] == [False, False, True, True]
     study.write_text(study.read_text().replace("init:", "teacher: tiny, init:"))
     with pytest.raises(ValueError, match="experiment 1: has either a teacher or init, not both"):

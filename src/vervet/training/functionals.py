@@ -16,6 +16,7 @@ from vervet.training.pool import Images
 
 BATCH = 64
 ITERATIONS = 300
+START_CLIPS = 100  # so many clips the mean and deviation of a model that training starts from count for
 
 
 def fit_functionals(
@@ -47,8 +48,8 @@ def fit_functionals(
     seed : int
         Decides which other clips those are.
     start : FunctionalsHead, optional
-        Of the model that training starts from, for the same emotions: its mean and deviation are kept, and the penalty
-        is on what its weights are changed by.
+        Of the model that training starts from, for the same emotions: its mean and deviation count for 100 clips
+        beside the training clips, and the penalty is on what its weights are changed by.
 
     Returns
     -------
@@ -63,13 +64,17 @@ def fit_functionals(
         batches = torch.arange(len(images)).split(BATCH)
         bar = tqdm(batches, desc="functionals", unit="batch", disable=None)
         found = torch.cat([functionals(batch, heard(batch), head.bels) for batch in map(images.__getitem__, bar)])
+        mean, deviation = found.mean(0), found.std(0).clamp(min=1e-3)
         if start is None:
-            head.mean.copy_(found.mean(0))
-            head.deviation.copy_(found.std(0).clamp(min=1e-3))
             head.linear.weight.zero_()
             head.linear.bias.zero_()
         else:
-            head.load_state_dict(start.state_dict())
+            head.linear.load_state_dict(start.linear.state_dict())
+            own = len(found) / (len(found) + START_CLIPS)
+            mean = torch.lerp(start.mean, mean, own)
+            deviation = torch.lerp(start.deviation.square(), deviation.square(), own).sqrt()
+        head.mean.copy_(mean)
+        head.deviation.copy_(deviation)
         clips = head.scaled(found)
         every = clip_statistics(clips)  # (clips, 3, 1429)
         told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])

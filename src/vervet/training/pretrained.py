@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 
 from vervet.config import NETWORKS, FrontEnd, Recipe, Vit, merge
+from vervet.corpora import OWN, Utterance
+from vervet.evaluation.protocols import Split
 from vervet.models.checkpoint import load_network
 from vervet.models.exported import read_exported
 from vervet.models.functionals import FunctionalsHead
@@ -103,6 +106,32 @@ def start_from(recipe: Recipe, base: Base) -> Recipe:
             raise ValueError(f"{name} is that of the base, {base.name}, and cannot be set")
     unused = Vit(image=network.image, patch=(network.image[0], 1), embed_dim=network.embed_dim)
     return replace(recipe, front_end=front_end, student_network=network, teacher_network=unused)
+
+
+def check_unheard(base: Base, utterances: Sequence[Utterance], sides: Split) -> None:
+    """Refuse a base that may have been trained on what is to be tested.
+
+    Parameters
+    ----------
+    base : Base
+        What training starts from.
+    utterances : sequence of Utterance
+        Of the corpora that it is to be trained and tested on.
+    sides : Split
+        Where they go.
+
+    Raises
+    ------
+    ValueError
+        If the base was trained on one of these corpora by another split. Tables and folders of one's own are not
+        compared: they have no name to tell them by.
+    """
+    heard = sorted({utterance.corpus for utterance in utterances}.difference(OWN).intersection(base.card["corpora"]))
+    if heard and sides.test and base.card["split_hash"] != sides.hash():
+        raise ValueError(
+            f"{base.name} was trained on {' and '.join(heard)} by another split, so it may have heard the test side: "
+            "start from a model of the same split, or of other corpora"
+        )
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import split
 from vervet.machine import cores
+from vervet.training.pretrained import load_base, start_from
 from vervet.training.run import read_record, settings_of
 
 
@@ -28,7 +29,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()  # overrides, as on the command line
     teacher: str = ""  # name of another recipe of this study: its runs of the same seed and fold lend their teacher
-    # CORPUS-PROTOCOL-RECIPE of this study, from whose fold 0 of the same seed these start
+    # from whose weights these start: CORPUS-PROTOCOL-RECIPE of this study, fold 0 of the same seed, or "default"
     init: str = ""
 
 
@@ -52,6 +53,11 @@ class Job:
         return self.words[self.words.index("--protocol") + 1] != "all"
 
     @property
+    def init(self) -> str:
+        """The model whose weights it starts from; empty where it starts from chance."""
+        return self.words[self.words.index("--init") + 1] if "--init" in self.words else ""
+
+    @property
     def finished(self) -> bool:
         """Whether the run is trained, tested and written up, by the recipe as it is now."""
         tested = {"teacher"} if "--teacher" in self.words else set()  # in another run
@@ -59,8 +65,10 @@ class Job:
         needed = ["run.json", "metrics.json", *tables]
         if not self.tests:
             needed = ["run.json", "model.json"]
-        there = all((self.folder / name).exists() for name in needed)
-        return there and read_record(self.folder)["settings"] == settings_of(self.recipe)
+        if not all((self.folder / name).exists() for name in needed):
+            return False
+        recipe = start_from(self.recipe, load_base(self.init)) if self.init else self.recipe
+        return read_record(self.folder)["settings"] == settings_of(recipe)
 
 
 def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol: str) -> list[int]:
@@ -147,18 +155,21 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         recipe = load_recipe(file, settings)
         words = (str(file), "--corpus", experiment.corpus, "--protocol", experiment.protocol, *settings)
         place = out / _folder_name(experiment, recipe_name(file, settings), seed)
-        base = out / f"{experiment.init}-{seed}" / "fold-0" if experiment.init else None
         lender = out / _folder_name(experiment, experiment.teacher, seed) if experiment.teacher else None
+        base = out / f"{experiment.init}-{seed}" / "fold-0" if experiment.init not in ("", "default") else None
         for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
             needs = lender / f"fold-{fold}" if lender else base
-            borrow = ("--teacher" if lender else "--init", str(needs)) if needs else ()
+            borrow = (
+                ("--teacher", str(needs)) if lender else ("--init", str(base or "default")) if experiment.init else ()
+            )
             found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", recipe, needs))
     return found
 
 
 def _folder_name(experiment: Experiment, recipe: str, seed: int) -> str:
     """The recipe's name may hold settings with spaces, slashes and brackets."""
-    return f"{experiment.corpus}-{experiment.protocol}-{re.sub('[^a-zA-Z0-9._=]+', '-', recipe).strip('-')}-{seed}"
+    parts = [experiment.corpus, experiment.protocol, re.sub("[^a-zA-Z0-9._=]+", "-", recipe).strip("-")]
+    return "-".join([*parts, *(["from", experiment.init] if experiment.init else []), str(seed)])
 
 
 def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> list[Path]:
