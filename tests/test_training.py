@@ -487,18 +487,21 @@ def test_a_teacher_is_trained_before_it_is_lent(tiny_recipe, tmp_path, monkeypat
     assert started == [jobs[1], jobs[0]]
 
 
-def test_runs_may_start_from_another_of_the_same_seed(tiny_recipe, tmp_path):
+def test_runs_may_start_from_another_or_from_the_shipped_model(tiny_recipe, tmp_path):
     study, runs = tmp_path / "study.yaml", tmp_path / "runs"
     study.write_text(
-        "- {corpus: cremad, protocol: all, recipe: tiny.yaml, folds: '0', seeds: [0, 1]}\n"
-        "- {corpus: emodb, protocol: speaker, recipe: tiny.yaml, folds: '3', seeds: [0, 1], init: cremad-all-tiny}\n"
+        "- {corpus: cremad, protocol: all, recipe: tiny.yaml, folds: '0'}\n"
+        "- {corpus: emodb, protocol: speaker, recipe: tiny.yaml, folds: '3', seeds: [0, 1], init: cremad-all-tiny-0}\n"
+        "- {corpus: savee, protocol: speaker, recipe: tiny.yaml, folds: '3', init: default}\n"
     )
     jobs = read_study(study, runs)
-    bases = [runs / f"cremad-all-tiny-{seed}" / "fold-0" for seed in (0, 1)]
-    assert [job.folder for job in jobs[:2]] == [job.needs for job in jobs[2:]] == bases
-    assert jobs[3].words[-2:] == ("--init", jobs[3].init) == ("--init", str(bases[1]))
-    assert jobs[3].folder == runs / "emodb-speaker-tiny-from-cremad-all-tiny-1" / "fold-3"
-    assert [job.tests for job in jobs] == [False, False, True, True]
+    base = runs / "cremad-all-tiny-0" / "fold-0"
+    assert [job.needs for job in jobs] == [None, base, base, None]
+    assert [job.init for job in jobs] == ["", str(base), str(base), "default"]
+    assert jobs[2].words[-2:] == ("--init", str(base))
+    assert jobs[2].folder == runs / "emodb-speaker-tiny-from-cremad-all-tiny-0-1" / "fold-3"
+    assert jobs[3].folder == runs / "savee-speaker-tiny-from-default-0" / "fold-3"
+    assert [job.tests for job in jobs] == [False, True, True, True]
     study.write_text(study.read_text().replace("init:", "teacher: tiny, init:"))
     with pytest.raises(ValueError, match="experiment 1: has either a teacher or init, not both"):
         read_study(study, runs)

@@ -29,7 +29,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()  # overrides, as on the command line
     teacher: str = ""  # name of another recipe of this study: its runs of the same seed and fold lend their teacher
-    # from whose weights these start: CORPUS-PROTOCOL-RECIPE of this study, fold 0 of the same seed, or "default"
+    # from whose weights these start: CORPUS-PROTOCOL-RECIPE-SEED of this study, its fold 0, or "default"
     init: str = ""
 
 
@@ -156,7 +156,7 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         words = (str(file), "--corpus", experiment.corpus, "--protocol", experiment.protocol, *settings)
         place = out / _folder_name(experiment, recipe_name(file, settings), seed)
         lender = out / _folder_name(experiment, experiment.teacher, seed) if experiment.teacher else None
-        base = out / f"{experiment.init}-{seed}" / "fold-0" if experiment.init not in ("", "default") else None
+        base = out / experiment.init / "fold-0" if experiment.init not in ("", "default") else None
         for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
             needs = lender / f"fold-{fold}" if lender else base
             borrow = (
