@@ -227,10 +227,6 @@ class Recipe:
         _require(not ours, "a network gets functionals from the stage of that name")
         if "functionals" in self.stages:
             dataclasses.replace(self.student_network, functionals=True)  # raises where they cannot be computed
-        for stage, network in (("teacher", "teacher"), ("matching", "student"), ("student", "student")):
-            told = getattr(self, stage).enrol > 0
-            normalises = getattr(self, f"{network}_network").normalise != "none"
-            _require(normalises or not told, f"{stage}.enrol needs {network}_network.normalise")
         for stage in self.stages:
             settings = getattr(self, stage)
             chooses = isinstance(settings, Stage) and settings.keep == "best"
@@ -241,6 +237,22 @@ class Recipe:
             _require(image == size, f"{name}.image is {image}, but the front end makes {size}")
         width = self.teacher_network.embed_dim
         _require(self.student_network.embed_dim == width, "teacher and student need the same embed_dim to be matched")
+
+
+def check_enrolment(recipe: Recipe) -> None:
+    """Refuse a recipe that tells a network of speakers which can make no use of it.
+
+    A recipe alone may not know: a model that training starts from brings its own network.
+
+    Raises
+    ------
+    ValueError
+        Names the setting.
+    """
+    for stage, network in (("teacher", "teacher"), ("matching", "student"), ("student", "student")):
+        told = getattr(recipe, stage).enrol > 0
+        normalises = getattr(recipe, f"{network}_network").normalise != "none"
+        _require(normalises or not told, f"{stage}.enrol needs {network}_network.normalise")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

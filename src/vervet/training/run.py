@@ -19,7 +19,7 @@ import yaml
 from accelerate import Accelerator
 
 import vervet
-from vervet.config import STAGES, Recipe, merge
+from vervet.config import STAGES, Recipe, check_enrolment, merge
 from vervet.corpora import corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
@@ -100,6 +100,7 @@ def train(
     base = load_base(init) if init else None
     if base:
         recipe = start_from(recipe, base)
+    check_enrolment(recipe)
     accelerator = Accelerator(cpu=cpu)
     root = corpus_root(corpus, root)
     utterances, removed = clean(load_corpus(corpus, root), recipe.silent, recipe.contradictory)
