@@ -22,7 +22,7 @@ from vervet.evaluation.protocols import split
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.vit import VisionTransformer
 from vervet.training.finetune import _confounded, _meaning, check_labels, protocol_for
-from vervet.training.pretrained import HEADS, check_unheard, load_base, start_from, take_over
+from vervet.training.pretrained import HEADS, Base, check_unheard, load_base, start_from, take_over
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HZ = {"anger": 400, "awe": 900, "sadness": 2500}
@@ -222,6 +222,26 @@ def test_known_labels_keep_their_rows_and_new_ones_start_fresh():
     known = base.network.state_dict()
     assert network.functionals is None  # a stage of its own gives them back
     assert all(torch.equal(v, known[k]) for k, v in network.state_dict().items() if not k.startswith(HEADS))
+
+
+def test_training_starts_from_what_the_base_answers():
+    """An exported base has its BatchNorms folded, a run folder does not: in training both are the same network."""
+    torch.manual_seed(0)
+    shape = Vit(image=(32, 24), patch=(32, 1), depth=1, heads=1, dim_head=8, embed_dim=16, mlp_dim=16, reduce=(4, 8))
+    network = VisionTransformer(shape, 2)
+    images = torch.rand(8, 1, 32, 24)
+    network.train()(images)  # moves the running statistics
+    folded = VisionTransformer(shape, 2)
+    folded.load_state_dict(network.state_dict())
+    assert folded.reduce is not None
+    folded.reduce.fold()
+    expected = network.eval()(images)[0]
+    for one in (network, folded):
+        started = VisionTransformer(shape, 2)
+        take_over(started, ("anger", "neutral"), Base("base", one, {"labels": ["anger", "neutral"]}))
+        torch.testing.assert_close(started.train()(images)[0], expected, rtol=1e-4, atol=1e-4)
+        assert started.reduce is not None
+        assert not any(norm.training for norm in started.reduce.norms)
 
 
 def clips(*named, corpus="table"):

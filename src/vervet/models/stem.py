@@ -1,6 +1,7 @@
 """Convolutions before the image is cut into patches: the teacher's stem, and one that makes the image smaller."""
 
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,15 @@ class Reduce(nn.Module):
         Channels of the image.
     channels : tuple of int
         Channels after each layer, e.g. (16, 32, 64, 64): 128 x 251 pixels become 8 x 63 of 64 channels.
+
+    Attributes
+    ----------
+    frozen : bool
+        Whether the BatchNorms normalise by what they know in training too. Of an exported model that is folded into the
+        convolutions: statistics of a batch would undo it.
     """
+
+    frozen = False
 
     def __init__(self, channels_in: int, channels: tuple[int, ...]):
         super().__init__()
@@ -97,6 +106,13 @@ class Reduce(nn.Module):
                 sound = F.max_pool1d(F.pad(sound, (0, 1)), kernel_size=2)
             images = images * sound[:, :, None].to(images.dtype)
         return images, sound[:, 0] > 0
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but frozen BatchNorms stay as they are."""
+        super().train(mode)
+        if self.frozen:
+            self.norms.eval()
+        return self
 
     @torch.no_grad()
     def fold(self) -> None:

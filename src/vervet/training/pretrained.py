@@ -136,7 +136,7 @@ def check_unheard(base: Base, utterances: Sequence[Utterance], sides: Split) -> 
 
 @torch.no_grad()
 def take_over(network: VisionTransformer, labels: tuple[str, ...], base: Base) -> None:
-    """Give a new network the weights of its base.
+    """Give a new network the weights of its base, and freeze what its BatchNorms know.
 
     Parameters
     ----------
@@ -151,6 +151,8 @@ def take_over(network: VisionTransformer, labels: tuple[str, ...], base: Base) -
     missing, unexpected = network.load_state_dict(weights, strict=False)
     assert (set(missing), set(unexpected)) == ({"head.weight", "head.bias"}, set())
     _take_rows(network.head, labels, base.network.head, base.labels)
+    if network.reduce is not None:
+        network.reduce.frozen = True
 
 
 @torch.no_grad()
