@@ -59,9 +59,10 @@ def tones(folder, speakers=("",), takes=5, emotions=tuple(HZ)):
 
 
 def words(data, base, out, *more):
+    """Of the whole network, two epochs."""
     return [
         "finetune", str(data), "--model", str(base), "--out", str(out), "--cache", str(out.parent / "cache"), "--cpu",
-        "--student.epochs=2", *more,
+        "--student.head_l2=0", "--student.epochs=2", *more,
     ]  # fmt: skip
 
 
@@ -92,6 +93,37 @@ def test_folders_give_an_estimate_and_a_model(tuned, base):
     assert predictor.card["temperature"] != 1
     (prediction,) = predictor(tuned.parent / "data" / "awe" / "ann" / "0.wav")
     assert set(prediction.scores) == {"anger", "sadness", "awe"}
+
+
+def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
+    """The recipe as it is, from a base that gets to know speakers."""
+    front_end = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=32, width=24)
+    shape = Vit(
+        image=(32, 24), patch=(32, 1), depth=1, heads=1, dim_head=8, embed_dim=16, mlp_dim=16, position="none",
+        reduce=(4, 8), normalise="mean", mask_padding=True, functionals=True,
+    )  # fmt: skip
+    network = VisionTransformer(shape, 2)
+    card = {
+        "labels": ["anger", "neutral"], "network": "student", "corpora": ["emodb"], "protocol": "speaker",
+        "leaky": False, "fold": 8, "recipe": "tiny", "split_hash": "0" * 16, "commit": "", "vervet_version": "0.1.0",
+        "front_end": asdict(front_end), "settings": {"enrol": 4},
+    }  # fmt: skip
+    (tmp_path / "base").mkdir()
+    save_network(tmp_path / "base", network, card)
+    data = tones(tmp_path / "data", ("ann", "ben", "cai"), takes=3)
+    told = ["finetune", str(data), "--model", str(tmp_path / "base"), "--out", str(tmp_path / "run"), "--cpu"]
+    assert main([*told, "--cache", str(tmp_path / "cache")]) == 0
+    tuned, found = load_network(tmp_path / "run")
+    before, after = network.state_dict(), tuned.state_dict()
+    body = [key for key in after if not key.startswith(HEADS)]
+    assert len(body) > 20
+    assert all(torch.equal(after[key], before[key]) for key in body)
+    assert found["epochs"] == 0
+    *_, record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert record["network"] == "student+functionals"
+    assert record["uar"] == 1  # tones, each of a frequency of its own
+    assert set(record["enrolled"]) == {"1", "3", "10", "30"}
+    assert vervet.load(tmp_path / "run").enrols
 
 
 def test_the_last_model_is_trained_on_all_clips_and_tested_on_none(tuned):

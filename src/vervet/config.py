@@ -173,6 +173,8 @@ class Stage:
     label_smoothing: float = 0.0  # share of the target spread over all emotions
     balanced: bool = False  # every emotion counts the same in the cross-entropy, however many clips it has
     enrol: int = 0  # clips of one speaker that stand together in a batch; each is told the statistics of some others
+    # above 0, and from a base: the head alone is fitted; half of it times the squared change of its weights is added
+    head_l2: float = 0.0
     average: float = 0.0  # decay, per batch, of the running mean of the weights that is validated and kept; 0: none
 
     def __post_init__(self) -> None:
@@ -180,7 +182,7 @@ class Stage:
         _require(self.lr > 0 and self.lr_gamma > 0, "lr and lr_gamma must be positive")
         _require(self.alpha >= 0, "alpha must not be negative")
         _require(self.cross_entropy or self.alpha > 0, "a stage needs cross_entropy or alpha above 0")
-        _require(self.weight_decay >= 0, "weight_decay must not be negative")
+        _require(min(self.weight_decay, self.head_l2) >= 0, "weight_decay and head_l2 must not be negative")
         _require(
             self.enrol == 0 or (self.enrol > 1 and self.batch_size % self.enrol == 0),
             "enrol is 0, or 2 or more and a divisor of batch_size",
@@ -231,6 +233,7 @@ class Recipe:
             settings = getattr(self, stage)
             chooses = isinstance(settings, Stage) and settings.keep == "best"
             _require(self.validate or not chooses, f"{stage}.keep is best, but without validate nothing chooses")
+        _require(self.teacher.head_l2 == self.matching.head_l2 == 0, "head_l2 is a setting of the stage student")
         size = (self.front_end.n_mels, self.front_end.width)
         for name in ("teacher_network", "student_network"):
             image = getattr(self, name).image

@@ -271,6 +271,8 @@ def pool(runs: Sequence[Tested]) -> dict[str, Any]:
 def present(folder: Path) -> list[dict[str, Any]]:
     """Write what a finished run looks like: `metrics.json`, and into `figures/` its curves and confusion matrices.
 
+    There are no curves of a run without epochs.
+
     Returns
     -------
     list of dict
@@ -284,7 +286,8 @@ def present(folder: Path) -> list[dict[str, Any]]:
     figures.mkdir(exist_ok=True)
     first = records[0]
     title = f"{CORPORA.get(first['corpus'], first['corpus'])}, fold {first['fold']}"
-    curves_figure(history(folder), title, first["protocol"]).savefig(figures / "curves.png", dpi=120)
+    if epochs := history(folder):
+        curves_figure(epochs, title, first["protocol"]).savefig(figures / "curves.png", dpi=120)
     for record in records:
         found = from_confusion(record["confusion"], record["labels"])
         figure = confusion_figure(found, record["labels"], f"{title}, {record['network']}", record["protocol"])

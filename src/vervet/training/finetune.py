@@ -30,6 +30,7 @@ from vervet.training.run import differences, settings_of
 from vervet.training.study import Job, run_jobs
 
 RECIPE = Path("finetune")  # comes with Vervet
+ENROL = "--student.enrol=4"  # where the base gets to know speakers, and all are named; a setting of one's own wins
 RECORD = "finetune.json"  # in the run folder: what it is bound to
 LEAST_CLIPS = 5  # of a label: one for each fold
 FEW_SPEAKERS = 5  # up to here each is tested alone
@@ -84,6 +85,9 @@ def finetune(
     base = load_base(model)
     recipe = start_from(load_recipe(RECIPE, settings), base)
     utterances, removed = clean(load_corpus(corpus, data), recipe.silent, recipe.contradictory)
+    if base.enrols and all(utterance.speaker for utterance in utterances):
+        settings = (ENROL, *settings)
+        recipe = start_from(load_recipe(RECIPE, settings), base)
     for utterance, reason in removed:
         print(f"left out: {utterance.path}: {reason}", file=sys.stderr)
     check_labels(utterances)

@@ -1,21 +1,19 @@
-"""The last stage: a linear head on the functionals of the training clips, a convex problem, solved in seconds."""
+"""The last stage: a linear head on the functionals of the training clips."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from vervet.config import Functionals
 from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, functionals
 from vervet.models.patches import heard
 from vervet.training.enrol import met
-from vervet.training.fit import class_weights
+from vervet.training.linear import fit_linear
 from vervet.training.pool import Images
 
 BATCH = 64
-ITERATIONS = 300
 START_CLIPS = 100  # so many clips the mean and deviation of a model that training starts from count for
 
 
@@ -55,10 +53,6 @@ def fit_functionals(
     -------
     float
         The loss, with the penalty.
-
-    Notes
-    -----
-    Multinomial logistic regression by L-BFGS, from the same point whatever the seed: its minimum is one.
     """
     with torch.no_grad():
         batches = torch.arange(len(images)).split(BATCH)
@@ -78,23 +72,4 @@ def fit_functionals(
         clips = head.scaled(found)
         every = clip_statistics(clips)  # (clips, 3, 1429)
         told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])
-    emotions = emotions.to(told.device).repeat(len(settings.told))
-    weights = class_weights(emotions, head.linear.out_features).to(told.device) if balanced else None
-    origin = head.linear.weight.detach().clone()
-    optimizer = torch.optim.LBFGS(
-        head.linear.parameters(), max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-7, history_size=10,
-        line_search_fn="strong_wolfe",
-    )  # fmt: skip
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(head.linear(told), emotions, weights)
-        loss = loss + settings.l2 / 2 * (head.linear.weight - origin).square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
-    loss = float(closure().detach())
-    if not loss < float("inf"):
-        raise ValueError(f"stage functionals: the loss is {loss}")
-    return loss
+    return fit_linear(head.linear, told, emotions.repeat(len(settings.told)), settings.l2, balanced)

@@ -37,6 +37,11 @@ class Base:
         return tuple(self.card["labels"])
 
     @property
+    def enrols(self) -> bool:
+        """Whether it was trained to know the statistics of other clips by the same speaker."""
+        return self.card.get("settings", {}).get("enrol", 0) > 0 or "speaker_values" in self.card
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What the card of a network trained from this one says of it; no path, but a hash of the weights."""
         weights = hashlib.sha256()

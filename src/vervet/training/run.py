@@ -100,6 +100,8 @@ def train(
     base = load_base(init) if init else None
     if base:
         recipe = start_from(recipe, base)
+    elif recipe.student.head_l2 > 0:
+        raise ValueError("student.head_l2 fits the head of a model that training starts from: name it with --init")
     check_enrolment(recipe)
     accelerator = Accelerator(cpu=cpu)
     root = corpus_root(corpus, root)

@@ -14,9 +14,11 @@ from vervet.config import Recipe, Vit
 from vervet.evaluation.protocols import Sample, Split
 from vervet.models.checkpoint import load, load_network, save, save_network
 from vervet.models.vit import VisionTransformer
+from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import Side, fit, kept_epoch, predict, seed_of
 from vervet.training.functionals import fit_functionals
-from vervet.training.pool import Pool
+from vervet.training.linear import fit_linear
+from vervet.training.pool import Images, Pool
 from vervet.training.pretrained import Base, known_functionals, take_over
 
 
@@ -81,11 +83,45 @@ def _student(workshop: Workshop) -> None:
     model = _new(workshop, workshop.recipe.student_network, "student")
     if workshop.base:
         take_over(model, workshop.labels, workshop.base)
+        if workshop.recipe.student.head_l2 > 0:
+            return _fit_head(workshop, model)
     if is_done(workshop.folder / "matching"):
         matched, _ = load_network(workshop.folder / "matching")
         model.load_state_dict(matched.state_dict())
     teacher = _load_teacher(workshop, "student") if workshop.recipe.student.alpha > 0 else None
     _fit(workshop, "student", model, teacher)
+
+
+def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
+    """The head alone, on what the base makes of the clips as they were recorded; the rest stays that of the base."""
+    folder, recipe, settings = workshop.folder / "student", workshop.recipe, workshop.recipe.student
+    if workshop.accelerator.is_main_process:
+        started = time.perf_counter()
+        images, emotions, speakers = _recorded(workshop)
+        known, cpu = statistics_of(model.eval(), images), torch.device("cpu")
+        told = _told(workshop, speakers)
+        features = [predict(model, images, cpu, told=met(known, speakers, count, recipe.seed))[1] for count in told]
+        loss = fit_linear(
+            model.head, torch.cat(features), emotions.repeat(len(told)), settings.head_l2, settings.balanced,
+            settings.label_smoothing,
+        )  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        minutes = (time.perf_counter() - started) / 60
+        said = {"stage": "student", "network": "student", "settings": asdict(settings), "minutes": minutes}
+        save_network(folder, model, workshop.card | said | {"epoch": 0, "epochs": 0, "head_loss": loss})
+    workshop.accelerator.wait_for_everyone()
+
+
+def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str]]:
+    """The training clips as they were recorded: images, emotions (clips,) int64, and who speaks."""
+    samples = [sample for sample in workshop.split.train if sample.version == "original"]
+    emotions = torch.tensor([workshop.labels.index(sample.utterance.emotion) for sample in samples])
+    return workshop.pool.select(samples), emotions, [sample.utterance.speaker for sample in samples]
+
+
+def _told(workshop: Workshop, speakers: Sequence[str]) -> tuple[int, ...]:
+    """Of how many other clips of its speaker a linear head is told."""
+    return workshop.recipe.functionals.told if workshop.recipe.student.enrol and all(speakers) else (0,)
 
 
 def _functionals(workshop: Workshop) -> None:
@@ -100,13 +136,13 @@ def _functionals(workshop: Workshop) -> None:
         model.load_state_dict(student.state_dict(), strict=False)
         assert model.functionals is not None
         model.functionals.bels.fill_(recipe.front_end.range_db / 10)
-        samples = [sample for sample in workshop.split.train if sample.version == "original"]
-        settings = recipe.functionals if recipe.student.enrol else replace(recipe.functionals, told=(0,))
+        images, emotions, speakers = _recorded(workshop)
+        settings = replace(recipe.functionals, told=_told(workshop, speakers))
         loss = fit_functionals(
             model.functionals,
-            workshop.pool.select(samples),
-            torch.tensor([workshop.labels.index(sample.utterance.emotion) for sample in samples]),
-            [sample.utterance.speaker for sample in samples],
+            images,
+            emotions,
+            speakers,
             settings,
             recipe.student.balanced,
             recipe.seed,

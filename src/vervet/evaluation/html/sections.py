@@ -293,6 +293,8 @@ def _different(values: Iterator[str]) -> str:
 
 def _training(network: Network) -> str:
     record, kept = network.record, [fold.card["epoch"] + 1 for fold in network.folds]
+    if not record["epochs"]:
+        return f"{record['network']} {record['minutes']:.1f} minutes, the heads alone, without epochs"
     epochs = f"{min(kept)} to {max(kept)}" if min(kept) < max(kept) else f"{kept[0]}"
     return f"{record['network']} {record['minutes']:.1f} minutes, epoch {epochs} of {record['epochs']} kept"
 

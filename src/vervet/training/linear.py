@@ -1,0 +1,65 @@
+"""Fitting one linear layer alone: a convex problem, solved in seconds."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vervet.training.fit import class_weights
+
+ITERATIONS = 300
+
+
+def fit_linear(
+    layer: nn.Linear, inputs: Tensor, emotions: Tensor, l2: float, balanced: bool, label_smoothing: float = 0.0
+) -> float:
+    """Fit a linear layer, with a penalty on what its weights are changed by.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+        Where its weights begin, the penalty draws them back to.
+    inputs : Tensor
+        (clips, features) float32.
+    emotions : Tensor
+        (clips,) int64.
+    l2 : float
+        Half of it times the squared change of the weights is added to the mean cross-entropy.
+    balanced : bool
+        Whether every emotion counts the same, however many clips it has.
+    label_smoothing : float, optional
+        Share of the target that is spread over all emotions.
+
+    Returns
+    -------
+    float
+        The loss, with the penalty.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not finite.
+
+    Notes
+    -----
+    Multinomial logistic regression by L-BFGS, without chance: its minimum is one.
+    """
+    emotions = emotions.to(inputs.device)
+    weights = class_weights(emotions, layer.out_features).to(inputs.device) if balanced else None
+    origin = layer.weight.detach().clone()
+    optimizer = torch.optim.LBFGS(
+        layer.parameters(), max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-7, history_size=10,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(layer(inputs), emotions, weights, label_smoothing=label_smoothing)
+        loss = loss + l2 / 2 * (layer.weight - origin).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    loss = float(closure().detach())
+    if not loss < float("inf"):
+        raise ValueError(f"the loss of a linear layer is {loss}")
+    return loss
