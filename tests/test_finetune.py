@@ -121,6 +121,7 @@ def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
     assert found["epochs"] == 0
     *_, record = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert record["network"] == "student+functionals"
+    assert record["recipe"] == "finetune --student.enrol=4 from emodb"
     assert record["uar"] == 1  # tones, each of a frequency of its own
     assert set(record["enrolled"]) == {"1", "3", "10", "30"}
     assert vervet.load(tmp_path / "run").enrols
@@ -230,6 +231,7 @@ def test_settings_that_are_the_bases_own_are_refused(base, tmp_path, capsys):
         ("--front_end.n_mels=64", "the front end makes"),
         ("--front_end.top_db=60", "front_end is that of the base"),
         ("--student.alpha=1", "has no teacher"),
+        ("--student.enrol=4", "student.enrol needs student_network.normalise"),
         ("--protocol=paper", "invalid choice"),
     ):
         if "protocol" in setting:
@@ -237,6 +239,7 @@ def test_settings_that_are_the_bases_own_are_refused(base, tmp_path, capsys):
                 main(words(data, base, tmp_path / "run", setting))
         else:
             assert main(words(data, base, tmp_path / "run", setting)) == 1
+            assert not (tmp_path / "run").exists()
         assert message in capsys.readouterr().err
 
 

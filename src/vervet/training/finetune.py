@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vervet.config import Recipe, load_recipe
+from vervet.config import Recipe, check_enrolment, load_recipe
 from vervet.corpora import Utterance, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
@@ -90,6 +90,7 @@ def finetune(
         recipe = start_from(load_recipe(RECIPE, settings), base)
     for utterance, reason in removed:
         print(f"left out: {utterance.path}: {reason}", file=sys.stderr)
+    check_enrolment(recipe)
     check_labels(utterances)
     protocol = protocol_for(utterances) if protocol == "auto" else protocol
     sides = _sides(utterances, protocol, recipe)
