@@ -98,7 +98,7 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
     if workshop.accelerator.is_main_process:
         started = time.perf_counter()
         images, emotions, speakers = _recorded(workshop)
-        known, cpu = statistics_of(model.eval(), images), torch.device("cpu")
+        known, cpu = statistics_of(model, images), torch.device("cpu")
         told = _told(workshop, speakers)
         features = [predict(model, images, cpu, told=met(known, speakers, count, recipe.seed))[1] for count in told]
         loss = fit_linear(

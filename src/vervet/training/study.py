@@ -159,9 +159,8 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         base = out / experiment.init / "fold-0" if experiment.init not in ("", "default") else None
         for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
             needs = lender / f"fold-{fold}" if lender else base
-            borrow = (
-                ("--teacher", str(needs)) if lender else ("--init", str(base or "default")) if experiment.init else ()
-            )
+            model = str(needs) if needs else experiment.init  # nothing, or the shipped model
+            borrow = ("--teacher" if lender else "--init", model) if model else ()
             found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", recipe, needs))
     return found
 
