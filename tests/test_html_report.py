@@ -1,4 +1,5 @@
 import base64
+import csv
 import io
 import json
 import re
@@ -13,6 +14,7 @@ import soundfile
 from vervet.audio import read
 from vervet.cli import main
 from vervet.config import load_recipe, recipe_name
+from vervet.evaluation.calibration import calibration_error
 from vervet.evaluation.html import charts, write_html
 from vervet.evaluation.html.experiment import read_experiment
 from vervet.evaluation.run import evaluate
@@ -229,6 +231,38 @@ def test_a_run_without_calibration_says_how_to_get_it(hostile, run):
     edit(run, "student/model.json", temperature=None, uncertain_below=None)
     made = page(hostile, [run])
     assert "before confidences were calibrated" in made.by_id["confidence"]
+
+
+def test_a_run_without_validation_clips_cannot_be_calibrated(hostile, run):
+    edit(run, "student/model.json", temperature=None, uncertain_below=None)
+    edit(run, "run.json", settings=json.loads((run / "run.json").read_text())["settings"] | {"validate": False})
+    (student,) = read_experiment([run]).networks[-1].folds
+    made = page(hostile, [run])
+    error = calibration_error(student.probabilities.max(1), student.right)
+    assert (
+        f"there were none to choose a temperature and a threshold on. Confidences are as the network gives them; \
+their expected calibration error is {100 * error:.1f}\u00a0%"
+        in made.by_id["confidence"]
+    )
+    assert "coloured on the validation side" not in made.by_id["training"]
+
+
+def test_what_it_is_worth_to_know_a_speaker_stands_beside_the_score_of_strangers(hostile, run):
+    made = page(hostile, [run])
+    assert "enrolment" not in made.by_id
+    assert "Enrolment" not in made.text
+    with (run / "student" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (run / "student" / "enrolled.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["file", "speaker", "emotion", "10", "1"], extrasaction="ignore")
+        table.writeheader()
+        table.writerows(row | {"1": row["predicted"], "10": row["emotion"]} for row in rows)
+    record = read_experiment([run]).last.record
+    made = page(hostile, [run])
+    section = made.source.split('<section id="enrolment">')[1].split("</section>")[0]
+    strangers = f"{100 * record['uar']:.1f}"
+    found = re.findall(r'<th scope="row">(\w+)</th><td>([\d.]+)</td>', section)
+    assert found == [("none", strangers), ("1", strangers), ("10", "100.0")]
 
 
 def test_robustness_is_shown_where_it_is_of_these_recordings(hostile, run):

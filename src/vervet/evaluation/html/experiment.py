@@ -84,6 +84,11 @@ class Experiment:
         """Whether the protocol is leaky, or the audit found that a split is."""
         return any(run["leaky"] for run in self.runs) or any(audit["leaky"] for audit in self.audits)
 
+    @property
+    def validated(self) -> bool:
+        """Whether there were validation clips; a recipe may train on them as well."""
+        return all(run["settings"].get("validate", True) for run in self.runs)
+
     @cached_property
     def histories(self) -> list[list[dict[str, Any]]]:
         """Every epoch of each fold."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from vervet.evaluation.calibration import calibration_error
 from vervet.evaluation.html import charts, clips, sections
 from vervet.evaluation.html.experiment import Experiment, read_experiment
 from vervet.evaluation.report import replace_text
@@ -76,7 +77,10 @@ def render(experiment: Experiment, root: Path | None, audio: bool | None) -> str
         speakers=speakers,
         strip=charts.strip_chart([(one["name"], one["wa"]) for one in speakers], record["wa"]) if many else None,
         sexes=sections.sexes(experiment),
+        enrolled=sections.enrolled(experiment),
         confidence=confidence,
+        validated=experiment.validated,
+        uncalibrated=calibration_error(experiment.last.probabilities.max(1), experiment.last.right),
         reliability=charts.reliability_chart(confidence["before"], confidence["after"]) if confidence else None,
         rejection=_rejection(confidence) if confidence else None,
         robustness=sections.robustness(experiment),

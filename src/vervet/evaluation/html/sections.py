@@ -260,6 +260,13 @@ def _range(values: Sequence[float], form: str) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
+def enrolled(experiment: Experiment) -> list[dict[str, Any]]:
+    """Scores by the number of other clips of the speaker that were known, 0 first; none if it is not told of any."""
+    record = experiment.last.record
+    known = sorted(record.get("enrolled", {}).items(), key=lambda pair: int(pair[0]))
+    return [{"count": int(count), **told} for count, told in (("0", record), *known)] if known else []
+
+
 def robustness(experiment: Experiment) -> list[dict[str, Any]]:
     """The degraded conditions by kind; none where they were not measured."""
     rows = [row for row in experiment.robustness if row["kind"] != "sex"]
