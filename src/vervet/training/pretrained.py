@@ -148,7 +148,7 @@ def take_over(network: VisionTransformer, labels: tuple[str, ...], base: Base) -
     network : VisionTransformer
         Of the base's shape, but for the heads.
     labels : tuple of str
-        Of the new network. The head's rows of emotions that the base knows are taken over; all others stay as they are.
+        Of the new network. The head's rows of emotions that the base knows are taken over; all others are 0.
     base : Base
         Where the weights come from.
     """
@@ -167,7 +167,7 @@ def known_functionals(labels: tuple[str, ...], base: Base | None) -> Functionals
     Parameters
     ----------
     labels : tuple of str
-        Of the new network. Emotions that the base does not know have weights of 0.
+        Of the new network. Rows of emotions that the base does not know are 0.
     base : Base or None
         What training starts from.
 
@@ -181,14 +181,14 @@ def known_functionals(labels: tuple[str, ...], base: Base | None) -> Functionals
     old, new = base.network.functionals, FunctionalsHead(len(labels))
     for name in ("bels", "mean", "deviation"):
         getattr(new, name).copy_(getattr(old, name))
-    new.linear.weight.zero_()
-    new.linear.bias.zero_()
     _take_rows(new.linear, labels, old.linear, base.labels)
     return new
 
 
 def _take_rows(new: nn.Linear, labels: tuple[str, ...], old: nn.Linear, known: tuple[str, ...]) -> None:
-    """Give a layer the rows of another that stand for the same labels."""
+    """Give a layer the rows of another that stand for the same labels, and zeros for all others."""
+    new.weight.zero_()
+    new.bias.zero_()
     for row, label in enumerate(labels):
         if label in known:
             new.weight[row] = old.weight[known.index(label)]
