@@ -132,6 +132,7 @@ print(json.dumps(found + ["torch" in sys.modules]))
 
 
 def test_the_folder_holds_what_the_hub_expects(folder, run):
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # whoever may read one may read all
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "config.json", "model.onnx", "model.safetensors", "recipe.yaml",
     }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from vervet.config import Vit, merge
@@ -43,12 +43,8 @@ def save(path: Path, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
     data : dict
         Anything that JSON can hold; goes into the header.
     """
-    temporary = path.with_name(path.name + ".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, temporary, metadata={"vervet": json.dumps(data)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomically(path, to_bytes(contiguous, metadata={"vervet": json.dumps(data)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
