@@ -8,7 +8,7 @@ from vervet.models.patches import heard, standardise, statistics
 from vervet.training.enrol import tell
 from vervet.training.online import disturb, mix
 
-ALL = Online(stretch=0.2, warp=0.1, colour_db=6.0, noise=1.0, hiss=1.0, time_mask=20, band_mask=20)
+ALL = Online(stretch=0.2, warp=0.1, colour_db=6.0, noise=1.0, hiss=1.0, band_limit=1.0, time_mask=20, band_mask=20)
 
 
 def speech(clips=4, end=90):
@@ -32,7 +32,9 @@ def test_nothing_by_default():
     assert targets is None
 
 
-@pytest.mark.parametrize("name", ["stretch", "warp", "colour_db", "noise", "hiss", "time_mask", "band_mask"])
+@pytest.mark.parametrize(
+    "name", ["stretch", "warp", "colour_db", "noise", "hiss", "band_limit", "time_mask", "band_mask"]
+)
 def test_each_setting_does_something_and_keeps_the_scale(name):
     images = disturb(speech(), Online(**{name: getattr(ALL, name)}), generator())
     assert images.shape == (4, 1, 128, 128)
@@ -82,6 +84,20 @@ def test_hiss_has_the_colour_of_the_voice():
     assert bool((lower - upper > 0.1)[lifted].all())
     alike = disturb(images, Online(hiss=1.0), generator(), group=4)[:, 0, :64, 40:60].mean((1, 2))
     assert float(alike[:4].std()) < 0.01 < float(alike.std())
+
+
+def test_a_limited_band_keeps_its_middle():
+    images = disturb(speech(32), Online(band_limit=0.5), generator(), group=2)
+    kept = (images[..., 10] > 0)[:, 0]  # (batch, bands)
+    whole = kept.all(1)
+    assert 4 <= int(whole.sum()) <= 28
+    assert bool(kept[:, 16:83].all())  # 480 Hz to 2.6 kHz
+    low, high = kept.float().argmax(1), 128 - kept.flip(1).float().argmax(1)
+    assert bool(((low < 16) & (high > 83)).all())
+    assert bool((low[~whole] > 0).any() and (high[~whole] < 128).any())
+    assert torch.equal(kept[::2], kept[1::2])  # one place
+    middle = kept[..., None].expand(-1, -1, 90)
+    assert torch.equal(images[:, 0, :, :90][middle], speech(32)[:, 0, :, :90][middle])
 
 
 def test_mixup_blends_images_emotions_and_targets_alike():

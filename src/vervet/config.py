@@ -74,13 +74,17 @@ class Online:
     colour_db: float = 0.0  # a smooth curve over the bands is added, of at most this: other microphones and rooms
     noise: float = 0.0  # probability of steady noise; its level is drawn from 20 to 60 dB below the loudest point
     hiss: float = 0.0  # probability of steady noise coloured like the voice itself, 10 to 50 dB below its loud moments
+    band_limit: float = (
+        0.0  # probability that the lowest and the highest bands are black, as telephones and codecs have it
+    )
     time_mask: int = 0  # columns blackened, at most; drawn twice
     band_mask: int = 0  # bands that get their mean over the clip, at most; drawn twice
     mixup: float = 0.0  # parameter of the Beta distribution by which two images are mixed; 0 mixes none
 
     def __post_init__(self) -> None:
         _require(all(value >= 0 for value in dataclasses.astuple(self)), "settings of online must not be negative")
-        _require(max(self.noise, self.hiss) <= 1, "online.noise and online.hiss are probabilities")
+        chances = max(self.noise, self.hiss, self.band_limit)
+        _require(chances <= 1, "online.noise, online.hiss and online.band_limit are probabilities")
 
 
 @dataclass(frozen=True)

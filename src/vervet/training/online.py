@@ -10,11 +10,13 @@ from torch.nn import functional as F
 from vervet.config import FrontEnd, Online
 from vervet.models.patches import heard
 
+LOWEST, HIGHEST = 0.12, 0.65  # of the bands: with Mel bands up to 8 kHz, some 350 Hz and 2.7 kHz
+
 
 def disturb(
     images: Tensor, settings: Online, generator: torch.Generator, group: int = 1, front_end: FrontEnd | None = None
 ) -> Tensor:
-    """Stretch, warp, colour, add noise to and mask images; each has its own draw.
+    """Stretch, warp, colour, add noise to, limit and mask images; each has its own draw.
 
     Parameters
     ----------
@@ -25,7 +27,8 @@ def disturb(
     generator : torch.Generator
         On the CPU; decides every draw.
     group : int
-        So many images that follow one another are of one speaker and one place: warp, colour and noise are the same.
+        So many images that follow one another are of one speaker and one place: warp, colour, noise and limits are the
+        same.
     front_end : FrontEnd, optional
         What made the images; the default settings, if not given. If the loudest point of each is 1, it stays so.
 
@@ -69,6 +72,11 @@ def disturb(
         if front_end.reference == "clip":
             images = images - (images * columns).amax(dim=(2, 3), keepdim=True) + 1  # the loudest point is 1 again
         images = images.clamp(0, 1) * columns
+    if settings.band_limit:
+        low, high = shared(0, LOWEST, 1, 1, 1), shared(HIGHEST, 1, 1, 1, 1)
+        place = ((torch.arange(images.shape[2]).to(device) + 0.5) / images.shape[2])[:, None]
+        cut = (place < low) | (place > high)
+        images = images.masked_fill(cut & (shared(0, 1, 1, 1, 1) < settings.band_limit), 0)
     for _ in range(2):
         images = _black(images, uniform(0, settings.time_mask), uniform(0, 1))
         images = _level(images, uniform(0, settings.band_mask), uniform(0, 1))
