@@ -242,6 +242,13 @@ def test_a_changed_setting_is_held_against_the_recipe_without_it(tmp_path):
     assert (tmp_path / "ablations-emodb.png").stat().st_size > 10_000
 
 
+def test_a_changed_setting_is_held_against_what_started_from_the_same_corpora():
+    found = [record(recipe="small"), record(recipe="small from emodb"), record(recipe="small --seconds=2 from emodb")]
+    (one,) = ablations(found)
+    assert (one.recipe, one.change, one.wa_gain) == ("small from emodb", ("seconds=2",), 0)
+    assert ablations(found[:1] + found[2:])[0].wa_gain is None
+
+
 def test_what_confidences_are_worth_stands_on_the_page_unless_leaky():
     worth = {"ece_before": 0.3, "ece": 0.042, "answered": 0.671, "wa_answered": 0.682}
     page = markdown([record(fold="all", folds=[0, 1]) | {"calibration": worth}])
@@ -267,7 +274,8 @@ def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own(tmp_pat
     assert "| 85.0 ± 0.0 [50.0, 90.0] | 90.0 ± 0.0 [50.0, 90.0] | 95.0 ± 0.0 [50.0, 90.0] |" in row
     assert "Enrolled" not in markdown([record(fold="all", folds=[0, 1])])
     (line,) = _enrolled_lines(seeds)
-    assert line["name"] == "EmoDB, paper"
+    assert (line["panel"], line["name"]) == ("EmoDB, trained on its other speakers", "paper")
+    assert not _enrolled_lines([one | {"recipe": "paper --student.epochs=2"} for one in seeds])
     assert [line[count] for count in (0, 1, 10)] == [(pytest.approx(uar), (0.5, 0.9)) for uar in (0.85, 0.9, 0.95)]
     add(tmp_path / "results.json", seeds)
     write(tmp_path / "results.json")

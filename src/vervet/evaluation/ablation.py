@@ -73,7 +73,9 @@ def ablations(records: Sequence[Record]) -> list[Ablation]:
             by_fold.setdefault(key, {})[record["seed"], record["fold"]] = record
     found = []
     for (corpus, protocol, network, recipe), runs in by_fold.items():
-        base, *change = recipe.split(" --")
+        words, *origin = recipe.partition(" from ")
+        base, *change = words.split(" --")
+        base += "".join(origin)
         if change:
             plain = by_fold.get((corpus, protocol, network, base), {})
             found.append(_compare(corpus, protocol, network, base, tuple(change), runs, plain))

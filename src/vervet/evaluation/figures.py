@@ -196,9 +196,9 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
     Parameters
     ----------
     rows : sequence of mapping
-        One per line: `name`; `group`, which has one colour; whether it is `dashed`; `panel`, the title above the lines
-        that are drawn together; and by the number of other clips of the speaker that the network was told of, 0 among
-        them, (UAR, its interval or None), fractions of 1.
+        One per line: `name`, which has one colour; whether it is `dashed`; `panel`, the title above the lines that are
+        drawn together; and by the number of other clips of the speaker that the network was told of, 0 among them,
+        (UAR, its interval or None), fractions of 1.
     title : str
         What the figure shows.
 
@@ -216,19 +216,19 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
         raise ValueError("there is no row to draw")
     counts = sorted({key for row in rows for key in row if isinstance(key, int)})
     panels = list(dict.fromkeys(row["panel"] for row in rows))
-    figure = new_figure(8.0, 2.0 + 2.3 * len(panels))
+    figure = new_figure(8.0, 1.2 + 1.9 * len(panels))
     columns = figure.subplots(len(panels), squeeze=False)[:, 0]
     for axes, panel in zip(columns, panels, strict=True):
         lines = [row for row in rows if row["panel"] == panel]
         lines.sort(key=lambda row: row["dashed"])
-        groups, named = sorted({row["group"] for row in lines}), set()
+        names, named = sorted({row["name"] for row in lines}), set()
         for number, row in enumerate(lines):
             told = [count for count in counts if count in row]
             places = [counts.index(count) + 0.05 * (number - (len(lines) - 1) / 2) for count in told]
             values = [100 * row[count][0] for count in told]
             limits = [row[count][1] or (row[count][0],) * 2 for count in told]
             reach = [[v - 100 * low, 100 * high - v] for v, (low, high) in zip(values, limits, strict=True)]
-            cycle, place = divmod(groups.index(row["group"]), len(BARS))
+            cycle, place = divmod(names.index(row["name"]), len(BARS))
             axes.errorbar(
                 places, values, yerr=np.maximum(np.array(reach).T, 0), color=BARS[place], marker="os^D"[cycle % 4],
                 markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, linestyle="--" if row["dashed"] else "-",

@@ -624,22 +624,20 @@ def _enrolled_counts(groups: Sequence[Sequence[Record]]) -> list[str]:
 
 
 def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
-    """What `enrolled_figure` draws."""
-    groups = _enrolled_groups(records)
+    """What `enrolled_figure` draws: recipes as they are, without overrides."""
+    groups = _enrolled_groups([one for one in records if not is_ablation(one)])
     lines = []
     for members in groups:
         first = members[0]
-        name = f"{CORPORA.get(first['corpus'], first['corpus'])}, {first['recipe']}"
-        line: dict[str | int, Any] = {"name": name, "group": (first["corpus"], first["protocol"], first["recipe"])}
-        elsewhere = first["protocol"].startswith("from ")
-        line["name"] += f"\n{first['protocol']}" if elsewhere else ""
-        line["dashed"] = "+" not in first["network"]
-        line["panel"] = "Trained on another corpus" if elsewhere else "Trained on other speakers of the corpus"
+        corpus, elsewhere = CORPORA.get(first["corpus"], first["corpus"]), first["protocol"].startswith("from ")
+        name = f"{first['recipe']}\n{first['protocol']}" if elsewhere else first["recipe"].replace(" from ", "\nfrom ")
+        line: dict[str | int, Any] = {"name": name, "dashed": "+" not in first["network"]}
+        line["panel"] = f"{corpus}, trained on {'another corpus' if elsewhere else 'its other speakers'}"
         for count in ("0", *_enrolled_counts(groups)):
             sides = members if count == "0" else [one["enrolled"][count] for one in members]
             line[int(count)] = mean_spread([one["uar"] for one in sides])[0], _mean_interval(sides)
         lines.append(line)
-    return sorted(lines, key=lambda line: line["panel"], reverse=True)  # of the same corpus first
+    return sorted(lines, key=lambda line: "another" in line["panel"])
 
 
 def _enrolled_parts(records: Sequence[Record]) -> list[str]:

@@ -29,7 +29,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()  # overrides, as on the command line
     teacher: str = ""  # name of another recipe of this study: its runs of the same seed and fold lend their teacher
-    # from whose weights these start: CORPUS-PROTOCOL-RECIPE-SEED of this study, its fold 0, or "default"
+    # from whose weights these start: CORPUS-PROTOCOL-RECIPE-SEED of this study, the same fold, or "default"
     init: str = ""
 
 
@@ -156,9 +156,11 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         words = (str(file), "--corpus", experiment.corpus, "--protocol", experiment.protocol, *settings)
         place = out / _folder_name(experiment, recipe_name(file, settings), seed)
         lender = out / _folder_name(experiment, experiment.teacher, seed) if experiment.teacher else None
-        base = out / experiment.init / "fold-0" if experiment.init not in ("", "default") else None
+        base = out / experiment.init if experiment.init not in ("", "default") else None
+        whole = "-all-" in experiment.init  # a base of all clips has one fold only
         for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
-            needs = lender / f"fold-{fold}" if lender else base
+            lends = lender or base
+            needs = lends / f"fold-{0 if whole else fold}" if lends else None
             model = str(needs) if needs else experiment.init  # nothing, or the shipped model
             borrow = ("--teacher" if lender else "--init", model) if model else ()
             found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", recipe, needs))
