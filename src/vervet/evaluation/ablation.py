@@ -49,8 +49,11 @@ class Ablation:
 
 
 def is_ablation(record: Record) -> bool:
-    """Whether a record is of a recipe with overrides, whose name goes on with them."""
-    return " --" in record["recipe"]
+    """Whether a record is of a recipe with overrides, whose name goes on with them.
+
+    What starts from another model is not: there, the settings say how to go on from it.
+    """
+    return " --" in record["recipe"] and " from " not in record["recipe"]
 
 
 def ablations(records: Sequence[Record]) -> list[Ablation]:
@@ -73,10 +76,8 @@ def ablations(records: Sequence[Record]) -> list[Ablation]:
             by_fold.setdefault(key, {})[record["seed"], record["fold"]] = record
     found = []
     for (corpus, protocol, network, recipe), runs in by_fold.items():
-        words, *origin = recipe.partition(" from ")
-        base, *change = words.split(" --")
-        base += "".join(origin)
-        if change:
+        if is_ablation(next(iter(runs.values()))):
+            base, *change = recipe.split(" --")
             plain = by_fold.get((corpus, protocol, network, base), {})
             found.append(_compare(corpus, protocol, network, base, tuple(change), runs, plain))
     order = list(dict.fromkeys(QUESTIONS.values()))

@@ -504,8 +504,9 @@ EmoDB and every fifth actor of CREMA-D; damping and its share in the answer on a
 corpus, and on the first block of CREMA-D. All ten speakers of EmoDB had by then been scored with the linear model
 alone, and with another share. That SAVEE starts from the shipped model, as `vervet-small from cremad+emodb`, was
 decided on validation speakers, who are test speakers of other folds; that the mean and deviation of its second head
-then count for 100 clips, on all of SAVEE and EmoDB with the second head alone. So the rows of these two recipes are
-not wholly untouched, and may be too high. An ellipsis between two commands stands for those of the other folds and
+then count for 100 clips, on all of SAVEE and EmoDB with the second head alone. To go on with noise and limited bands
+was decided on CREMA-D's actors 1073 to 1080 and EmoDB's speaker 16. So the rows of these two recipes are not wholly
+untouched, and may be too high. An ellipsis between two commands stands for those of the other folds and
 seeds; results.json holds them all, with commit, machine and split. A command makes its row at the commit that is filed
 with it."""
 
@@ -624,13 +625,16 @@ def _enrolled_counts(groups: Sequence[Sequence[Record]]) -> list[str]:
 
 
 def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
-    """What `enrolled_figure` draws: recipes as they are, without overrides."""
+    """What `enrolled_figure` draws, but for ablations."""
     groups = _enrolled_groups([one for one in records if not is_ablation(one)])
     lines = []
     for members in groups:
         first = members[0]
         corpus, elsewhere = CORPORA.get(first["corpus"], first["corpus"]), first["protocol"].startswith("from ")
-        name = f"{first['recipe']}\n{first['protocol']}" if elsewhere else first["recipe"].replace(" from ", "\nfrom ")
+        words, *start = first["recipe"].split(" from ")
+        recipe, changed, _ = words.partition(" --")
+        recipe += ", other settings" * bool(changed)
+        name = "\n".join([recipe, *(f"from {one}" for one in start), *([first["protocol"]] if elsewhere else [])])
         line: dict[str | int, Any] = {"name": name, "dashed": "+" not in first["network"]}
         line["panel"] = f"{corpus}, trained on {'another corpus' if elsewhere else 'its other speakers'}"
         for count in ("0", *_enrolled_counts(groups)):
