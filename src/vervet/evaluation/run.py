@@ -321,7 +321,7 @@ def measure_robustness(folders: Sequence[Path], root: Path | None = None) -> tup
     from vervet.evaluation.robustness import robustness
     from vervet.predict import load
 
-    last = [evaluate([folder])[-1] for folder in folders]
+    last = [read_tested(folder)[-1].record for folder in folders]
     record = last[0]
     for key in ("corpus", "protocol", "network", "recipe", "seed", "labels"):
         if any(one[key] != record[key] for one in last):
