@@ -69,6 +69,8 @@ def test_only_what_both_know_is_asked(tmp_path, corpus, capsys):
     assert evaluate([run]) == [record]  # it is filed with the run
     add(tmp_path / "results.json", [record])
     assert "`from cremad`" in write(tmp_path / "results.json").read_text()
+    assert main(["evaluate", str(run), "--robustness"]) == 1  # nor does that record stand for a test side of its own
+    assert "trained on all clips, so there are no test recordings" in capsys.readouterr().err
 
 
 def test_a_fold_is_filed_as_such_and_what_was_heard_is_refused(tmp_path, corpus, capsys):

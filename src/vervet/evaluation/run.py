@@ -315,13 +315,19 @@ def measure_robustness(folders: Sequence[Path], root: Path | None = None) -> tup
     Raises
     ------
     ValueError
-        If a run is not finished, the runs are not folds of one experiment, or a test recording is not found.
+        If a run is not finished or has no test side, the runs are not folds of one experiment, or a test recording is
+        not found.
     """
     from vervet.evaluation.figures import robustness_figure
     from vervet.evaluation.robustness import robustness
     from vervet.predict import load
 
-    last = [read_tested(folder)[-1].record for folder in folders]
+    tested = [read_tested(folder) for folder in folders]
+    if [] in tested:
+        raise ValueError(
+            f"{folders[tested.index([])]}: trained on all clips, so there are no test recordings to degrade"
+        )
+    last = [stages[-1].record for stages in tested]
     record = last[0]
     for key in ("corpus", "protocol", "network", "recipe", "seed", "labels"):
         if any(one[key] != record[key] for one in last):
