@@ -74,9 +74,7 @@ class Online:
     colour_db: float = 0.0  # a smooth curve over the bands is added, of at most this: other microphones and rooms
     noise: float = 0.0  # probability of steady noise; its level is drawn from 20 to 60 dB below the loudest point
     hiss: float = 0.0  # probability of steady noise coloured like the voice itself, 10 to 50 dB below its loud moments
-    band_limit: float = (
-        0.0  # probability that the lowest and the highest bands are black, as telephones and codecs have it
-    )
+    band_limit: float = 0.0  # probability that the lowest and highest bands are black: telephones and codecs
     time_mask: int = 0  # columns blackened, at most; drawn twice
     band_mask: int = 0  # bands that get their mean over the clip, at most; drawn twice
     mixup: float = 0.0  # parameter of the Beta distribution by which two images are mixed; 0 mixes none
