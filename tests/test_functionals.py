@@ -107,12 +107,18 @@ def test_silence_and_a_steady_tone_are_finite(level):
 # --- what a speaker's other clips do
 
 
-def test_a_stranger_is_left_as_is_and_outliers_are_damped():
+def test_a_stranger_is_left_as_is():
     usual = torch.randn(3, FUNCTIONALS) * 0.9
     assert torch.equal(adapt(usual, None), usual)
     torch.testing.assert_close(adapt(usual, torch.zeros(3, 3, FUNCTIONALS)), usual)
-    far = torch.full((1, FUNCTIONALS), 2.0)
-    torch.testing.assert_close(adapt(far, None), far / 4)
+
+
+def test_the_less_usual_a_recording_the_smaller_the_share_of_the_second_head():
+    head, far = FunctionalsHead(3), torch.full((1, FUNCTIONALS), 2.0)
+    assert float(head(far / 4)[1]) == pytest.approx(0.4)
+    assert float(head(far)[1]) == pytest.approx(0.4 / 4)
+    known = clip_statistics(far) * 1000  # of a speaker who always sounds like this
+    assert float(head(far, known)[1]) == pytest.approx(0.6, abs=0.01)
 
 
 def test_the_better_a_speaker_is_known_the_less_is_left_of_the_speaker():
@@ -131,9 +137,9 @@ def test_the_better_a_speaker_is_known_the_less_is_left_of_the_speaker():
 
 def test_the_share_grows_with_what_is_known():
     head = FunctionalsHead(2)
-    clips = torch.randn(30, FUNCTIONALS)
+    clips = 0.5 * torch.randn(30, FUNCTIONALS)  # nothing unusual
     shares = [head(clips[:1], clip_statistics(clips[:n]).sum(0, keepdim=True))[1] for n in (1, 3, 30)]
-    assert head(clips)[1] < shares[0] < shares[1] < shares[2] < 0.6
+    assert head(clips[:1])[1] < shares[0] < shares[1] < shares[2] < 0.6
 
 
 # --- in the network and its export
@@ -271,7 +277,8 @@ def test_the_stage_is_tested_and_published_beside_the_student(run):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert [record["network"] for record in metrics] == ["student", "student+functionals"]
     assert set(metrics[1]["enrolled"]) == {"1", "3", "10", "30"}
-    assert metrics[1]["uar"] > 0.9  # tones are told apart by their spectrum
+    assert metrics[1]["uar"] > max(0.8, metrics[0]["uar"])  # tones are told apart by their spectrum
+    assert metrics[1]["enrolled"]["10"]["uar"] > 0.9
     card = json.loads((folder / "model.json").read_text())
     assert card["stage"] == "functionals"
     assert card["vit"]["functionals"]

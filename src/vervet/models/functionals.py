@@ -121,7 +121,7 @@ class FunctionalsHead(nn.Module):
         """Functionals (batch, 1429) in deviations of the training clips, outliers cut."""
         return ((found - self.mean) / self.deviation).clamp(-OUTLIER, OUTLIER)
 
-    def forward(self, standardised: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
+    def forward(self, standardised: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read functionals.
 
         Parameters
@@ -133,15 +133,16 @@ class FunctionalsHead(nn.Module):
 
         Returns
         -------
-        tuple of Tensor and (Tensor or float)
-            Logits (batch, classes), and their share in the answer, (batch, 1) or one for all: the more clips are
-            known, the larger.
+        tuple of Tensor
+            Logits (batch, classes), and their share in the answer, (batch, 1): the more clips are known, the larger;
+            the further the functionals lie from what is usual, the smaller.
         """
         share: Tensor | float = SHARE_STRANGER
         if speaker is not None:
             count = speaker[:, 2, :1]
             share = share + (SHARE_KNOWN - SHARE_STRANGER) * count / (count + SHRINK_MEAN)
-        return self.linear(adapt(standardised, speaker)), share
+        own = adapt(standardised, speaker)
+        return self.linear(own), share / excess(own)
 
 
 def clip_statistics(standardised: Tensor) -> Tensor:
@@ -151,9 +152,6 @@ def clip_statistics(standardised: Tensor) -> Tensor:
 
 def adapt(standardised: Tensor, speaker: Tensor | None) -> Tensor:
     """Take from the functionals of clips the mean and the deviation of other clips of their speakers.
-
-    What then still lies further from the mean than is usual is damped: of recordings unlike those of training a linear
-    head would be all too sure.
 
     Parameters
     ----------
@@ -167,13 +165,20 @@ def adapt(standardised: Tensor, speaker: Tensor | None) -> Tensor:
     Tensor
         (batch, 1429). The fewer clips are known, the nearer mean and deviation are to 0 and 1.
     """
-    own = standardised
-    if speaker is not None:
-        total, squares, count = speaker.unbind(1)
-        mean = total / (count + SHRINK_MEAN)
-        apart = (squares - 2 * mean * total + count * mean.square()).clamp(min=0)
-        own = (standardised - mean) * ((count + SHRINK_DEVIATION) / (apart + SHRINK_DEVIATION)).sqrt()
-    return own / own.square().mean(1, keepdim=True).clamp(min=1)
+    if speaker is None:
+        return standardised
+    total, squares, count = speaker.unbind(1)
+    mean = total / (count + SHRINK_MEAN)
+    apart = (squares - 2 * mean * total + count * mean.square()).clamp(min=0)
+    return (standardised - mean) * ((count + SHRINK_DEVIATION) / (apart + SHRINK_DEVIATION)).sqrt()
+
+
+def excess(own: Tensor) -> Tensor:
+    """(batch, 1429), adapted -> (batch, 1), the mean square where that is above 1, which is usual: 1 or more.
+
+    Of recordings unlike those of training a linear head would be all too sure.
+    """
+    return own.square().mean(1, keepdim=True).clamp(min=1)
 
 
 def _before(x: Tensor) -> Tensor:

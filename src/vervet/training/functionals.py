@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vervet.config import Functionals
-from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, functionals
+from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, excess, functionals
 from vervet.models.patches import heard
 from vervet.training.enrol import met
 from vervet.training.linear import fit_linear
@@ -72,4 +72,5 @@ def fit_functionals(
         clips = head.scaled(found)
         every = clip_statistics(clips)  # (clips, 3, 1429)
         told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])
+        told /= excess(told)  # what is unusual has a smaller share in the answer, and a smaller say here
     return fit_linear(head.linear, told, emotions.repeat(len(settings.told)), settings.l2, balanced)
