@@ -62,7 +62,8 @@ def disturb(
         floor = loudest[:, None, None] + below + 0.02 * torch.randn(images.shape, generator=generator).to(device)
         images = some_with(floor, settings.noise)
     if settings.hiss:
-        loud = images[:, 0].kthvalue(math.ceil(0.98 * images.shape[3]), dim=2).values  # (batch, height)
+        rank = images.shape[3] - math.ceil(0.98 * images.shape[3]) + 1
+        loud = images[:, 0].topk(rank, dim=2).values[..., -1]  # (batch, height), the percentile 98
         loud = loud.unflatten(0, (-1, group)).amax(1).repeat_interleave(group, dim=0)
         loud = F.avg_pool1d(loud[:, None], 9, 1, 4, count_include_pad=False)[..., None]  # (batch, 1, height, 1), smooth
         floor = loud + shared(-50, -10, 1, 1, 1) / front_end.range_db
