@@ -72,7 +72,7 @@ class Online:
     stretch: float = 0.0  # the time axis is scaled by exp(u), u uniform in [-stretch, stretch]
     warp: float = 0.0  # the frequency axis likewise: another length of the vocal tract
     colour_db: float = 0.0  # a smooth curve over the bands is added, of at most this: other microphones and rooms
-    noise: float = 0.0  # probability of steady noise; its level is drawn from 10 to 60 dB below the loudest point
+    noise: float = 0.0  # probability of steady noise; its level is drawn from 20 to 60 dB below the loudest point
     hiss: float = 0.0  # probability of steady noise coloured like the voice itself, 10 to 50 dB below its loud moments
     band_limit: float = 0.0  # probability that the lowest and highest bands are black: telephones and codecs
     time_mask: int = 0  # columns blackened, at most; drawn twice

@@ -58,7 +58,7 @@ def disturb(
         images = images + _curve(shared(-1, 1, 6), images.shape[2]) * (settings.colour_db / front_end.range_db)
     if settings.noise:
         loudest = (images * columns).unflatten(0, (-1, group)).amax(dim=(1, 3, 4)).repeat_interleave(group, dim=0)
-        below = shared(-60, -10, 1, 1, 1) / front_end.range_db + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
+        below = shared(-60, -20, 1, 1, 1) / front_end.range_db + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
         floor = loudest[:, None, None] + below + 0.02 * torch.randn(images.shape, generator=generator).to(device)
         images = some_with(floor, settings.noise)
     if settings.hiss:
