@@ -249,6 +249,13 @@ def test_what_goes_on_from_another_model_with_other_settings_is_no_ablation():
     assert row.startswith("| EmoDB | `speaker` | student |")
 
 
+def test_what_a_model_of_other_settings_scores_on_another_corpus_is_no_ablation():
+    found = [record(recipe="small", fold="all"), record(recipe="small --epochs=2", protocol="from cremad", fold="all")]
+    assert ablations(found) == []
+    (row,) = [line for line in markdown(found).splitlines() if "`small --epochs=2`" in line]
+    assert row.startswith("| EmoDB | `from cremad` | student |")
+
+
 def test_what_confidences_are_worth_stands_on_the_page_unless_leaky():
     worth = {"ece_before": 0.3, "ece": 0.042, "answered": 0.671, "wa_answered": 0.682}
     page = markdown([record(fold="all", folds=[0, 1]) | {"calibration": worth}])

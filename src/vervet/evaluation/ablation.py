@@ -51,9 +51,11 @@ class Ablation:
 def is_ablation(record: Record) -> bool:
     """Whether a record is of a recipe with overrides, whose name goes on with them.
 
-    What starts from another model is not: there, the settings say how to go on from it.
+    What starts from another model is not: there, the settings say how to go on from it. Nor is what was asked about
+    another corpus: there, they name the model.
     """
-    return " --" in record["recipe"] and " from " not in record["recipe"]
+    elsewhere = record["protocol"].startswith("from ")
+    return " --" in record["recipe"] and " from " not in record["recipe"] and not elsewhere
 
 
 def ablations(records: Sequence[Record]) -> list[Ablation]:
