@@ -256,7 +256,7 @@ augment: {versions: [original]}
 teacher_network: {image: [32, 24], patch: [32, 1], position: none, stem: [], embed_dim: 16}
 student_network: {image: [32, 24], patch: [32, 1], depth: 1, heads: 1, dim_head: 8, embed_dim: 16, mlp_dim: 16, \
 normalise: mean, mask_padding: true}
-student: {epochs: 2, lr: 1e-3, alpha: 0, enrol: 2}
+student: {epochs: 6, lr: 1e-3, alpha: 0, enrol: 2}
 """
 
 
@@ -277,7 +277,7 @@ def test_the_stage_is_tested_and_published_beside_the_student(run):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert [record["network"] for record in metrics] == ["student", "student+functionals"]
     assert set(metrics[1]["enrolled"]) == {"1", "3", "10", "30"}
-    assert metrics[1]["uar"] > max(0.8, metrics[0]["uar"])  # tones are told apart by their spectrum
+    assert metrics[1]["uar"] > max(0.9, metrics[0]["uar"])  # tones are told apart by their spectrum
     assert metrics[1]["enrolled"]["10"]["uar"] > 0.9
     card = json.loads((folder / "model.json").read_text())
     assert card["stage"] == "functionals"

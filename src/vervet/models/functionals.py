@@ -174,7 +174,7 @@ def adapt(standardised: Tensor, speaker: Tensor | None) -> Tensor:
 
 
 def excess(own: Tensor) -> Tensor:
-    """(batch, 1429), adapted -> (batch, 1), the mean square where that is above 1, which is usual: 1 or more.
+    """(batch, 1429), adapted -> (batch, 1), the mean square, 1 where it is smaller. That of training clips is about 1.
 
     Of recordings unlike those of training a linear head would be all too sure.
     """
