@@ -31,7 +31,7 @@ class PlainAttention(Attention):
 
 
 class PlainVisionTransformer(VisionTransformer):
-    def features(self, images):
+    def features(self, images, speaker=None):
         return self.every_token(images)[:, 0]
 
 

@@ -175,6 +175,7 @@ class Stage:
     label_smoothing: float = 0.0  # share of the target spread over all emotions
     balanced: bool = False  # every emotion counts the same in the cross-entropy, however many clips it has
     enrol: int = 0  # clips of one speaker that stand together in a batch; each is told the statistics of some others
+    corpus_power: float = 1.0  # of several corpora each is drawn by its size to this power: below 1, small ones repeat
     # above 0, and from a base: the head alone is fitted; half of it times the squared change of its weights is added
     head_l2: float = 0.0
     average: float = 0.0  # decay, per batch, of the running mean of the weights that is validated and kept; 0: none
@@ -189,6 +190,7 @@ class Stage:
             self.enrol == 0 or (self.enrol > 1 and self.batch_size % self.enrol == 0),
             "enrol is 0, or 2 or more and a divisor of batch_size",
         )
+        _require(0 <= self.corpus_power <= 1, "corpus_power must be in [0, 1]")
         _require(0 <= self.label_smoothing < 1 and 0 <= self.average < 1, "label_smoothing and average are below 1")
 
 

@@ -36,6 +36,7 @@ class Side:
     emotions: Tensor  # (len,) int64, index into the labels
     targets: Tensor | None = None  # (len, embed_dim) float32, the teacher's features
     speakers: Tensor | None = None  # (len,) int64, who speaks
+    corpora: Tensor | None = None  # (len,) int64, whose recordings they are
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
         """Images (n, 1, n_mels, width) float32, emotions (n,), targets (n, embed_dim), on the device."""
@@ -48,9 +49,17 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
+def usable(precision: Precision, device: torch.device) -> Precision:
+    """The precision, but float32 on a processor without instructions for bfloat16, which would be many times slower."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch before 2.12 may not tell
+    known = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if name in capabilities]
+    lacks = device.type == "cpu" and known and not any(capabilities[name] for name in known)
+    return "float32" if lacks else precision
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Matrix products and convolutions in this precision; weights, norms and losses stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    """Matrix products and convolutions in this precision if usable; weights, norms and losses stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=usable(precision, device) == "bfloat16")
 
 
 def loss_of(
@@ -174,7 +183,8 @@ def fit(
     history, kept = _resume(checkpoint, model, averaged, optimizer, device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     judged = prepared if averaged is None else averaged.to(device)
-    weights = class_weights(train.emotions, len(labels)).to(device) if stage.balanced else None
+    shares = corpus_shares(train.corpora, stage.corpus_power)
+    weights = class_weights(train.emotions, len(labels), shares).to(device) if stage.balanced else None
     log = _Log(folder, name, history) if accelerator.is_main_process else None
     batches = len(_order(train, stage, 0)) // stage.batch_size
     with tqdm(
@@ -223,10 +233,24 @@ def _optimizer(model: VisionTransformer, stage: Stage) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=stage.lr, fused=True)
 
 
-def class_weights(emotions: Tensor, classes: int) -> Tensor:
-    """Emotions (clips,) -> (classes,) float32, inverse to how often each is there, 1 on average over the clips."""
-    counts = torch.bincount(emotions, minlength=classes).clamp(min=1)
-    return len(emotions) / (classes * counts.float())
+def corpus_shares(corpora: Tensor | None, power: float) -> Tensor | None:
+    """How often each clip is drawn in an epoch: (clips,) int64 -> (clips,) float32, 1 in the largest corpus.
+
+    A corpus is drawn in proportion to its size to this power: 1 leaves all as they are, 0 makes them equal.
+    """
+    if corpora is None or power == 1:
+        return None
+    counts = corpora.bincount().float()
+    return (counts / counts.max()).pow(power - 1)[corpora]
+
+
+def class_weights(emotions: Tensor, classes: int, shares: Tensor | None = None) -> Tensor:
+    """Emotions (clips,) -> (classes,) float32, inverse to how often each is drawn, 1 on average over what is drawn.
+
+    `shares` (clips,) says how often each clip is; once, if not given.
+    """
+    counts = torch.bincount(emotions, shares, minlength=classes)
+    return counts.sum() / (classes * counts.clamp(min=1)).float()
 
 
 def kept_epoch(history: list[dict[str, float]], stage: Stage) -> int:
@@ -295,11 +319,16 @@ def _trimmed(images: Tensor, config: Vit) -> Tensor:
 def _order(train: Side, stage: Stage, seed: int) -> Tensor:
     """Indices of the training side in random order, as many as fill whole batches.
 
-    Where clips are enrolled, each `stage.enrol` that follow one another are of one speaker; the last ones of a speaker
-    are joined by some that are there already.
+    Clips of small corpora are in it more than once where the stage says so. Where clips are enrolled, each
+    `stage.enrol` that follow one another are of one speaker; the last ones of a speaker are joined by some that are
+    there already.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(train.images), generator=generator)
+    shares = corpus_shares(train.corpora, stage.corpus_power)
+    if shares is not None:
+        assert train.corpora is not None
+        order = _repeated(order, train.corpora, shares, generator)
     if stage.enrol:
         assert train.speakers is not None, "a stage that enrols needs to know who speaks"
         groups = []
@@ -309,7 +338,20 @@ def _order(train: Side, stage: Stage, seed: int) -> Tensor:
             groups.append(own[filled].reshape(-1, stage.enrol))
         every = torch.cat(groups)
         order = every[torch.randperm(len(every), generator=generator)].flatten()
+    elif shares is not None:
+        order = order[torch.randperm(len(order), generator=generator)]
     return order[: len(order) - len(order) % stage.batch_size]
+
+
+def _repeated(order: Tensor, corpora: Tensor, shares: Tensor, generator: torch.Generator) -> Tensor:
+    """Each corpus one after another, its clips as often as its share says: all of them in turn, in new order."""
+    drawn = []
+    for corpus in corpora.unique():
+        own = order[corpora[order] == corpus]
+        wanted = round(len(own) * float(shares[own[0]]))
+        passes = [own, *(own[torch.randperm(len(own), generator=generator)] for _ in range(wanted // len(own)))]
+        drawn.append(torch.cat(passes)[:wanted])
+    return torch.cat(drawn)
 
 
 def _validate(

@@ -26,6 +26,7 @@ def fit_functionals(
     balanced: bool,
     seed: int,
     start: FunctionalsHead | None = None,
+    shares: Tensor | None = None,
 ) -> float:
     """Fit the head that reads functionals.
 
@@ -48,6 +49,8 @@ def fit_functionals(
     start : FunctionalsHead, optional
         Of the model that training starts from, for the same emotions: its mean and deviation count for 100 clips
         beside the training clips, and the penalty is on what its weights are changed by.
+    shares : Tensor, optional
+        (clips,) float32, how much each clip counts in the loss; all the same, if not given.
 
     Returns
     -------
@@ -73,4 +76,6 @@ def fit_functionals(
         every = clip_statistics(clips)  # (clips, 3, 1429)
         told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])
         told /= excess(told)  # what is unusual has a smaller share in the answer, and a smaller say here
-    return fit_linear(head.linear, told, emotions.repeat(len(settings.told)), settings.l2, balanced)
+    many = len(settings.told)
+    shares = None if shares is None else shares.repeat(many)
+    return fit_linear(head.linear, told, emotions.repeat(many), settings.l2, balanced, shares=shares)

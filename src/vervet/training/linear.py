@@ -10,8 +10,9 @@ ITERATIONS = 300
 
 
 def fit_linear(
-    layer: nn.Linear, inputs: Tensor, emotions: Tensor, l2: float, balanced: bool, label_smoothing: float = 0.0
-) -> float:
+    layer: nn.Linear, inputs: Tensor, emotions: Tensor, l2: float, balanced: bool, label_smoothing: float = 0.0,
+    shares: Tensor | None = None,
+) -> float:  # fmt: skip
     """Fit a linear layer, with a penalty on what its weights are changed by.
 
     Parameters
@@ -28,6 +29,8 @@ def fit_linear(
         Whether every emotion counts the same, however many clips it has.
     label_smoothing : float, optional
         Share of the target that is spread over all emotions.
+    shares : Tensor, optional
+        (clips,) float32, how much each clip counts; all the same, if not given.
 
     Returns
     -------
@@ -44,7 +47,9 @@ def fit_linear(
     Multinomial logistic regression by L-BFGS, without chance: its minimum is one.
     """
     emotions = emotions.to(inputs.device)
-    weights = class_weights(emotions, layer.out_features).to(inputs.device) if balanced else None
+    shares = torch.ones(len(inputs)).to(inputs) if shares is None else shares.to(inputs)
+    weights = class_weights(emotions, layer.out_features, shares).float() if balanced else None
+    total = shares.sum() if weights is None else (shares * weights[emotions]).sum()
     origin = layer.weight.detach().clone()
     optimizer = torch.optim.LBFGS(
         layer.parameters(), max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-7, history_size=10,
@@ -53,8 +58,8 @@ def fit_linear(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(layer(inputs), emotions, weights, label_smoothing=label_smoothing)
-        loss = loss + l2 / 2 * (layer.weight - origin).square().sum()
+        losses = F.cross_entropy(layer(inputs), emotions, weights, reduction="none", label_smoothing=label_smoothing)
+        loss = (shares * losses).sum() / total + l2 / 2 * (layer.weight - origin).square().sum()
         loss.backward()
         return loss
 

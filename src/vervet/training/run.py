@@ -19,7 +19,7 @@ import yaml
 from accelerate import Accelerator
 
 import vervet
-from vervet.config import STAGES, Recipe, check_enrolment, merge
+from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge
 from vervet.corpora import corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
@@ -30,7 +30,7 @@ from vervet.evaluation.protocols import Sample, Split, split
 from vervet.machine import processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
 from vervet.training.enrol import met, statistics_of
-from vervet.training.fit import predict
+from vervet.training.fit import predict, usable
 from vervet.training.pool import make_pool
 from vervet.training.pretrained import check_unheard, load_base, start_from
 from vervet.training.stages import Workshop, is_done, run_stages
@@ -127,7 +127,10 @@ def train(
     }
     if accelerator.is_main_process:
         folder = root.parent if root.is_file() else root
-        _open(out, identity, sides, folder, command)
+        precision = usable(recipe.precision, accelerator.device)
+        if precision != recipe.precision:
+            print(f"this processor has no instructions for {recipe.precision}: {precision} is used", file=sys.stderr)
+        _open(out, identity, sides, folder, command, precision)
         if teacher:
             _borrow(teacher, out, identity)
         for utterance, reason in removed:
@@ -167,7 +170,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record | {"settings": settings_of(merge(Recipe(), record["settings"], str(path)))}
 
 
-def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command: Sequence[str]) -> None:
+def _open(
+    out: Path, identity: dict[str, Any], sides: Split, root: Path, command: Sequence[str], precision: Precision
+) -> None:
     """Write what is known before training, or check that it is what the folder already says."""
     path = out / "run.json"
     if path.exists():
@@ -185,7 +190,7 @@ def _open(out: Path, identity: dict[str, Any], sides: Split, root: Path, command
         finding = audit(rows, root)
         print("\n".join(finding.verdict), file=sys.stderr)
         write_json(out / "audit.json", finding.to_json())
-    record = {"command": shlex.join(command), "commit": commit(), "machine": machine(), "versions": versions()}
+    record = {"command": shlex.join(command), "commit": commit(), "machine": machine(precision), "versions": versions()}
     recipe = yaml.safe_dump(identity["settings"], sort_keys=False)
     write_atomically(out / "recipe.yaml", recipe.encode())
     write_json(path, identity | record)
@@ -319,10 +324,10 @@ def commit() -> str:
     return found.stdout.strip()
 
 
-def machine() -> str:
-    """The processor or GPU, and how many threads PyTorch uses."""
+def machine(precision: Precision) -> str:
+    """The processor or GPU, how many threads PyTorch uses, and in what precision it computes."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{processor()}, {torch.get_num_threads()} threads{gpu}"
+    return f"{processor()}, {torch.get_num_threads()} threads{gpu}, {precision}"
 
 
 def versions() -> dict[str, str]:

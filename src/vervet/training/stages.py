@@ -15,7 +15,7 @@ from vervet.evaluation.protocols import Sample, Split
 from vervet.models.checkpoint import load, load_network, save, save_network
 from vervet.models.vit import VisionTransformer
 from vervet.training.enrol import met, statistics_of
-from vervet.training.fit import Side, fit, kept_epoch, predict, seed_of
+from vervet.training.fit import Side, corpus_shares, fit, kept_epoch, predict, seed_of
 from vervet.training.functionals import fit_functionals
 from vervet.training.linear import fit_linear
 from vervet.training.pool import Images, Pool
@@ -40,7 +40,8 @@ class Workshop:
         emotions = torch.tensor([self.labels.index(sample.utterance.emotion) for sample in samples])
         names = sorted({sample.utterance.speaker for sample in samples})
         speakers = torch.tensor([names.index(sample.utterance.speaker) for sample in samples])
-        return Side(self.pool.select(samples).to(self.accelerator.device), emotions, targets, speakers)
+        images = self.pool.select(samples).to(self.accelerator.device)
+        return Side(images, emotions, targets, speakers, corpora_of(samples))
 
 
 def run_stages(workshop: Workshop) -> None:
@@ -97,13 +98,13 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
     folder, recipe, settings = workshop.folder / "student", workshop.recipe, workshop.recipe.student
     if workshop.accelerator.is_main_process:
         started = time.perf_counter()
-        images, emotions, speakers = _recorded(workshop)
+        images, emotions, speakers, shares = _recorded(workshop)
         known, cpu = statistics_of(model, images), torch.device("cpu")
         told = _told(workshop, speakers)
         features = [predict(model, images, cpu, told=met(known, speakers, count, recipe.seed))[1] for count in told]
         loss = fit_linear(
             model.head, torch.cat(features), emotions.repeat(len(told)), settings.head_l2, settings.balanced,
-            settings.label_smoothing,
+            settings.label_smoothing, None if shares is None else shares.repeat(len(told)),
         )  # fmt: skip
         folder.mkdir(exist_ok=True)
         minutes = (time.perf_counter() - started) / 60
@@ -112,11 +113,18 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
     workshop.accelerator.wait_for_everyone()
 
 
-def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str]]:
-    """The training clips as they were recorded: images, emotions (clips,) int64, and who speaks."""
+def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str], Tensor | None]:
+    """The training clips as they were recorded: images, emotions (clips,) int64, speakers, and how much each counts."""
     samples = [sample for sample in workshop.split.train if sample.version == "original"]
     emotions = torch.tensor([workshop.labels.index(sample.utterance.emotion) for sample in samples])
-    return workshop.pool.select(samples), emotions, [sample.utterance.speaker for sample in samples]
+    shares = corpus_shares(corpora_of(samples), workshop.recipe.student.corpus_power)
+    return workshop.pool.select(samples), emotions, [sample.utterance.speaker for sample in samples], shares
+
+
+def corpora_of(samples: Sequence[Sample]) -> Tensor:
+    """Whose recordings these are, (samples,) int64."""
+    names = sorted({sample.utterance.corpus for sample in samples})
+    return torch.tensor([names.index(sample.utterance.corpus) for sample in samples], dtype=torch.long)
 
 
 def _told(workshop: Workshop, speakers: Sequence[str]) -> tuple[int, ...]:
@@ -136,7 +144,7 @@ def _functionals(workshop: Workshop) -> None:
         model.load_state_dict(student.state_dict(), strict=False)
         assert model.functionals is not None
         model.functionals.bels.fill_(recipe.front_end.range_db / 10)
-        images, emotions, speakers = _recorded(workshop)
+        images, emotions, speakers, shares = _recorded(workshop)
         settings = replace(recipe.functionals, told=_told(workshop, speakers))
         loss = fit_functionals(
             model.functionals,
@@ -147,6 +155,7 @@ def _functionals(workshop: Workshop) -> None:
             recipe.student.balanced,
             recipe.seed,
             known_functionals(workshop.labels, workshop.base),
+            shares,
         )
         folder.mkdir(exist_ok=True)
         minutes = card["minutes"] + (time.perf_counter() - started) / 60
