@@ -23,7 +23,8 @@ from vervet.evaluation.run import evaluate
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
-from vervet.training.fit import Side, _Log, _order, class_weights, kept_epoch, loss_of
+from vervet.training.fit import Side, _Log, _order, autocast, class_weights, corpus_shares, kept_epoch, loss_of, usable
+from vervet.training.linear import fit_linear
 from vervet.training.pool import make_pool
 from vervet.training.study import folds_of, read_study, run_jobs
 
@@ -302,6 +303,65 @@ def test_balanced_classes_count_the_same():
     weights = class_weights(emotions, 2)
     torch.testing.assert_close(weights, torch.tensor([8 / 12, 8 / 4]))
     assert float(weights[emotions].mean()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("enrol", [0, 4])
+def test_small_corpora_are_drawn_more_often_than_their_size_says(enrol):
+    corpora = torch.tensor([0] * 64 + [1] * 16)
+    side = Side(torch.zeros(80, 1, 2, 2), torch.zeros(80), speakers=torch.arange(80) // 8, corpora=corpora)
+    for power, times in ((1.0, 1), (0.5, 2), (0.0, 4)):  # 64 and 16 clips: as 4 to 1, 2 to 1, 1 to 1
+        order = _order(side, Stage(batch_size=4, enrol=enrol, corpus_power=power), 0)
+        counts = order.bincount(minlength=80)
+        assert (counts[:64] == 1).all()
+        assert (counts[64:] == times).all()
+    if enrol:
+        groups = order.reshape(-1, enrol)
+        assert all(len(group.unique()) == enrol for group in groups)  # nobody is told of itself
+    else:
+        assert not torch.equal(order.sort(stable=True).indices, torch.arange(128))
+        assert set(corpora[order[:32]].tolist()) == {0, 1}  # not one corpus after the other
+
+
+def test_a_clip_that_is_drawn_often_counts_often_in_the_weights_of_emotions():
+    corpora, emotions = torch.tensor([0] * 64 + [1] * 16), torch.tensor([0] * 64 + [1] * 16)
+    shares = corpus_shares(corpora, 0.5)
+    assert shares is not None
+    torch.testing.assert_close(shares, torch.tensor([1.0] * 64 + [2.0] * 16))
+    torch.testing.assert_close(class_weights(emotions, 2, shares), torch.tensor([96 / 128, 96 / 64]))
+    assert corpus_shares(corpora, 1.0) is None
+    with pytest.raises(ValueError, match="corpus_power must be in"):
+        Stage(corpus_power=1.5)
+
+
+def test_a_linear_layer_is_fitted_as_if_clips_stood_there_as_often_as_their_shares_say():
+    generator = torch.Generator().manual_seed(0)
+    inputs, emotions = torch.randn(40, 3, generator=generator), torch.randint(2, (40,), generator=generator)
+    shares = torch.tensor([1.0] * 30 + [3.0] * 10)
+    repeated = torch.arange(40).repeat_interleave(shares.long())
+    one, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    other.load_state_dict(one.state_dict())
+    loss = fit_linear(one, inputs, emotions, 0.1, True, 0.1, shares)
+    assert fit_linear(other, inputs[repeated], emotions[repeated], 0.1, True, 0.1) == pytest.approx(loss, abs=1e-5)
+    torch.testing.assert_close(one.weight, other.weight, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"bf16": False}, "float32"),
+        ({}, "bfloat16"),
+    ],
+)
+def test_bfloat16_needs_a_processor_that_has_it(monkeypatch, capabilities, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert usable("bfloat16", torch.device("cpu")) == precision
+    assert usable("bfloat16", torch.device("cuda")) == "bfloat16"
+    assert usable("float32", torch.device("cpu")) == "float32"
+    with autocast(torch.device("cpu"), "bfloat16"):
+        made = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert made.dtype == getattr(torch, precision)
 
 
 def test_the_epoch_is_the_last_or_chosen_on_validation():
