@@ -1,5 +1,6 @@
 """The second head: what it reads, what a speaker's other clips do to it, how it is fitted, the stage that adds it."""
 
+import csv
 import json
 from dataclasses import asdict, replace
 
@@ -270,6 +271,21 @@ def run(tmp_path_factory, tiny_corpus):
     ]  # fmt: skip
     assert main([*words, str(folder / "run")]) == 0
     return words, folder / "run"
+
+
+def test_robustness_may_be_asked_of_the_validation_side(run, tiny_corpus, capsys):
+    _, folder = run
+    asked = ["evaluate", str(folder), "--robustness", "--root", str(tiny_corpus.parent), "--format", "json"]
+    assert main([*asked, "--validation"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    with (folder / "split.csv").open() as split:
+        clips = [row for row in csv.DictReader(split) if row["split"] == "validation" and row["version"] == "original"]
+    assert len(clips) == 9
+    assert rows[0]["n"] == len(clips)
+    assert (folder / "robustness-validation.png").exists()
+    assert not (folder / "robustness.json").exists()  # that is of the test side
+    assert main(["evaluate", str(folder), "--validation"]) != 0
+    assert "goes with --robustness" in capsys.readouterr().err
 
 
 def test_the_stage_is_tested_and_published_beside_the_student(run):

@@ -91,6 +91,16 @@ def test_rows_show_where_a_model_breaks(tmp_path):
     assert "-50.0" in text
 
 
+def test_each_corpus_is_scored_apart_where_there_are_several(tmp_path):
+    clips = []
+    for corpus, hz, emotion in (("emodb", 300, "anger"), ("cremad", 2000, "anger")):
+        soundfile.write(tmp_path / f"{corpus}.wav", tone(hz), RATE)
+        clips.append(Clip(tmp_path / f"{corpus}.wav", emotion, corpus=corpus))
+    found = {row["level"]: row["wa"] for row in robustness([(listen, clips)], LABELS) if row["kind"] == "corpus"}
+    assert found == {"cremad": 0.0, "emodb": 1.0}
+    assert not [row for row in robustness([(listen, clips[:1])], LABELS) if row["kind"] == "corpus"]
+
+
 def test_nothing_to_test():
     with pytest.raises(ValueError, match="at least one test recording"):
         robustness([(listen, [])], LABELS)

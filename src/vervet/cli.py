@@ -212,6 +212,9 @@ def _parser() -> argparse.ArgumentParser:
         "--robustness", action="store_true", help="degrade the test recordings of a run or its folds instead"
     )
     sub.add_argument(
+        "--validation", action="store_true", help="with --robustness: the validation recordings, to choose settings by"
+    )
+    sub.add_argument(
         "--on", default=None, metavar="CORPUS", help="test the model on another corpus: emodb, savee, cremad or table"
     )
     sub.add_argument(
@@ -426,6 +429,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     if args.robustness:
         return _robustness(args)
+    if args.validation:
+        raise ValueError("--validation goes with --robustness")
     if args.on:
         from vervet.evaluation.cross import cross
 
@@ -440,7 +445,7 @@ def _robustness(args: argparse.Namespace) -> int:
     from vervet.evaluation.robustness import summary
     from vervet.evaluation.run import measure_robustness
 
-    rows, picture = measure_robustness(args.run_folders, args.root)
+    rows, picture = measure_robustness(args.run_folders, args.root, args.validation)
     print(json.dumps(rows, indent=1) if args.format == "json" else f"{summary(rows)}\nThe picture: {picture}")
     return 0
 

@@ -341,7 +341,7 @@ def robustness_figure(rows: Sequence[Mapping[str, Any]], title: str, protocol: s
     places, names, x = [], [], 0.0
     for kind in kinds:
         group = [row for row in rows if row["kind"] == kind]
-        colour = {"original": INK, "sex": MUTED}.get(kind, BLUE)
+        colour = {"original": INK, "sex": MUTED, "corpus": MUTED}.get(kind, BLUE)
         for row in group:
             axes.bar(x, 100 * row["uar"], 0.8, color=colour)
             axes.text(

@@ -18,6 +18,8 @@ from vervet.evaluation.metrics import scores
 RATE = 16_000  # Hz, of the recordings that are degraded
 BATCH = 8
 
+GROUPS = ("sex", "corpus")  # whose recordings are also scored apart, untouched
+
 Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (samples,) float32 at RATE -> the same
 Predict = Callable[[Sequence[np.ndarray]], np.ndarray]  # waveforms at RATE -> probabilities (n, classes)
 
@@ -29,6 +31,7 @@ class Clip:
     path: Path
     emotion: str
     sex: str = ""
+    corpus: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ def robustness(
     Returns
     -------
     list of dict
-        kind, level, wa, uar, n: one per condition, then one per sex (kind "sex") of the untouched recordings.
+        kind, level, wa, uar, n: one per condition, then of the untouched recordings one per sex and, if there are
+        several, per corpus (kinds "sex" and "corpus").
 
     Raises
     ------
@@ -140,9 +144,12 @@ def robustness(
             first += len(fold)
         untouched = untouched or found
         rows.append(_row(condition.kind, condition.level, true, found, labels))
-    for sex in sorted({clip.sex for clip in clips} - {""}):
-        chosen = [index for index, clip in enumerate(clips) if clip.sex == sex]
-        rows.append(_row("sex", sex, [true[i] for i in chosen], [untouched[i] for i in chosen], labels))
+    for kind in GROUPS:
+        members = [getattr(clip, kind) for clip in clips]
+        names = sorted(set(members) - {""})
+        for name in names if kind == "sex" or len(names) > 1 else ():
+            chosen = [index for index, member in enumerate(members) if member == name]
+            rows.append(_row(kind, name, [true[i] for i in chosen], [untouched[i] for i in chosen], labels))
     return rows
 
 
@@ -162,7 +169,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table for people; differences are to the untouched recordings."""
     lines = [f"{'condition':22} {'clips':>6} {'WA':>8} {'UAR':>8} {'change':>8}"]
     for row in rows:
-        change = "" if row["kind"] in ("original", "sex") else f"{100 * (row['uar'] - rows[0]['uar']):+8.1f}"
+        change = "" if row["kind"] in ("original", *GROUPS) else f"{100 * (row['uar'] - rows[0]['uar']):+8.1f}"
         name = row["kind"] if row["level"] == "-" else f"{row['kind']} {row['level']}"
         lines.append(f"{name:22} {row['n']:6d} {row['wa']:8.1%} {row['uar']:8.1%} {change}")
     return "\n".join(lines)

@@ -295,7 +295,9 @@ def present(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def measure_robustness(folders: Sequence[Path], root: Path | None = None) -> tuple[list[dict[str, Any]], Path]:
+def measure_robustness(
+    folders: Sequence[Path], root: Path | None = None, validation: bool = False
+) -> tuple[list[dict[str, Any]], Path]:
     """Run the ONNX models of finished runs on their degraded test recordings.
 
     Parameters
@@ -304,6 +306,8 @@ def measure_robustness(folders: Sequence[Path], root: Path | None = None) -> tup
         A run, or the folds of one experiment, each with a model of its own; their predictions are pooled.
     root : Path, optional
         Where the corpus lies; otherwise looked for under VERVET_CORPORA.
+    validation : bool, optional
+        Take the validation recordings instead: those on which settings may be chosen.
 
     Returns
     -------
@@ -311,11 +315,12 @@ def measure_robustness(folders: Sequence[Path], root: Path | None = None) -> tup
         As `vervet.evaluation.robustness.robustness` gives them.
     picture : Path
         `robustness.png`; it lies with `robustness.json` in the run folder, of several folds in the folder of the folds.
+        Of validation recordings, `robustness-validation.png` and `.json`.
 
     Raises
     ------
     ValueError
-        If a run is not finished or has no test side, the runs are not folds of one experiment, or a test recording is
+        If a run is not finished or has no such side, the runs are not folds of one experiment, or a test recording is
         not found.
     """
     from vervet.evaluation.figures import robustness_figure
@@ -334,30 +339,34 @@ def measure_robustness(folders: Sequence[Path], root: Path | None = None) -> tup
             raise ValueError(f"robustness pools the folds of one experiment; these differ in {key}")
     predictors = [load(folder) for folder in folders]
     parts = [
-        (predictor.probabilities, _test_clips(folder, root, record["corpus"]))
+        (predictor.probabilities, _clips(folder, root, record["corpus"], "validation" if validation else "test"))
         for predictor, folder in zip(predictors, folders, strict=True)
     ]
     measured = robustness(parts, predictors[0].labels)
     folds = f"fold {record['fold']}" if len(folders) == 1 else f"{len(folders)} folds"
     title = f"{CORPORA.get(record['corpus'], record['corpus'])}, {folds}, {record['network']}, {record['recipe']}"
     out = folders[0] if len(folders) == 1 else folders[0].parent
-    (out / "robustness.json").write_text(json.dumps(measured, indent=1) + "\n")
-    robustness_figure(measured, title, record["protocol"]).savefig(out / "robustness.png", dpi=120)
-    return measured, out / "robustness.png"
+    picture = out / ("robustness-validation.png" if validation else "robustness.png")
+    title += ", validation" if validation else ""
+    picture.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n")
+    robustness_figure(measured, title, record["protocol"]).savefig(picture, dpi=120)
+    return measured, picture
 
 
-def _test_clips(folder: Path, root: Path | None, corpus: str) -> list[Clip]:
-    """The test recordings of a run, found on disk."""
+def _clips(folder: Path, root: Path | None, corpus: str, side: str) -> list[Clip]:
+    """The recordings of one side of a run, found on disk."""
     from vervet.evaluation.robustness import Clip
 
-    rows = [row for row in read_split(folder / "split.csv") if row["split"] == "test" and row["version"] == "original"]
+    rows = [row for row in read_split(folder / "split.csv") if row["split"] == side and row["version"] == "original"]
+    if not rows:
+        raise ValueError(f"{folder}: has no {side} recordings")
     sexes = {(row["file"], row["speaker"]): row["sex"] for row in read_tested(folder)[-1].rows}
     clips = []
     for row in rows:
         path = place(row, root)
         if path is None:
             raise ValueError(f"{row['file']}: not found; give the folder of {corpus} as --root")
-        clips.append(Clip(path, row["emotion"], sexes[path.name, row["speaker"]]))
+        clips.append(Clip(path, row["emotion"], sexes.get((path.name, row["speaker"]), ""), row["corpus"]))
     return clips
 
 

@@ -14,6 +14,7 @@ from vervet.evaluation.complexity import cost
 from vervet.evaluation.html.experiment import Experiment, Network
 from vervet.evaluation.metrics import Measure, Scores, interval, scores, share_interval
 from vervet.evaluation.report import CORPORA
+from vervet.evaluation.robustness import GROUPS
 
 MEASURES: tuple[tuple[Measure, str, str], ...] = (
     ("uar", "UAR", "mean recall over the emotions"),
@@ -269,7 +270,7 @@ def enrolled(experiment: Experiment) -> list[dict[str, Any]]:
 
 def robustness(experiment: Experiment) -> list[dict[str, Any]]:
     """The degraded conditions by kind; none where they were not measured."""
-    rows = [row for row in experiment.robustness if row["kind"] != "sex"]
+    rows = [row for row in experiment.robustness if row["kind"] not in GROUPS]
     kinds = dict.fromkeys(row["kind"] for row in rows[1:])
     return [{"kind": kind, "rows": [row for row in rows if row["kind"] == kind]} for kind in kinds]
 
