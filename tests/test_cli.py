@@ -47,7 +47,7 @@ def test_evaluate_pools_folds(tmp_path, tiny_recipe, tiny_corpus, capsys):
     for fold in ("0", "3"):
         runs.append(str(tmp_path / fold))
         words = ["train", str(tiny_recipe), "--corpus", "table", "--root", str(tiny_corpus), "--protocol", "speaker"]
-        more = ["--stages=teacher", "--teacher.epochs=1", "--cache", str(tmp_path / "cache"), "--cpu"]
+        more = ["--stages=teacher", "--teacher.epochs=1", "--cache", str(tmp_path / "cache"), "--cpu", "--no-export"]
         assert main([*words, *more, "--fold", fold, "--out", runs[-1]]) == 0
     printed = capsys.readouterr().out
     assert "Confusion matrix of teacher, fold 0" in printed
