@@ -242,6 +242,21 @@ def test_a_changed_setting_is_held_against_the_recipe_without_it(tmp_path):
     assert (tmp_path / "ablations-emodb.png").stat().st_size > 10_000
 
 
+def test_a_change_is_held_against_the_same_recipe_with_all_its_other_changes():
+    found = [
+        record(recipe="small"),
+        record(recipe="small --depth=2", confusion=((9, 1), (1, 9))),
+        record(recipe="small --depth=2 --power=1", confusion=((7, 3), (1, 9))),
+        record(recipe="large --depth=2 --power=1"),
+    ]
+    changes = {(one.recipe, one.change): one.wa_gain for one in ablations(found)}
+    assert changes == {
+        ("small", ("depth=2",)): pytest.approx(0.05),
+        ("small --depth=2", ("power=1",)): pytest.approx(-0.1),
+        ("large", ("depth=2", "power=1")): None,
+    }
+
+
 def test_what_goes_on_from_another_model_with_other_settings_is_no_ablation():
     found = [record(recipe="small", fold="all"), record(recipe="small --epochs=2 from emodb", fold="all", folds=[0, 1])]
     assert ablations(found) == []

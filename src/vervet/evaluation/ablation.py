@@ -59,7 +59,7 @@ def is_ablation(record: Record) -> bool:
 
 
 def ablations(records: Sequence[Record]) -> list[Ablation]:
-    """Compare every recipe that has overrides with the recipe itself.
+    """Compare every recipe that has overrides with the recipe itself, or with as many of them as were run without the rest.
 
     Parameters
     ----------
@@ -79,9 +79,11 @@ def ablations(records: Sequence[Record]) -> list[Ablation]:
     found = []
     for (corpus, protocol, network, recipe), runs in by_fold.items():
         if is_ablation(next(iter(runs.values()))):
-            base, *change = recipe.split(" --")
+            others = [one for *where, one in by_fold if where == [corpus, protocol, network]]
+            base = _nearest(recipe, others)
+            change = tuple(setting for setting in recipe.split(" --") if setting not in base.split(" --"))
             plain = by_fold.get((corpus, protocol, network, base), {})
-            found.append(_compare(corpus, protocol, network, base, tuple(change), runs, plain))
+            found.append(_compare(corpus, protocol, network, base, change, runs, plain))
     order = list(dict.fromkeys(QUESTIONS.values()))
     return sorted(
         found,
@@ -89,6 +91,13 @@ def ablations(records: Sequence[Record]) -> list[Ablation]:
             [*order, one.question].index(one.question), one.corpus, one.protocol, one.recipe, one.network, one.change,
         ),
     )  # fmt: skip
+
+
+def _nearest(recipe: str, others: Sequence[str]) -> str:
+    """Of other recipes the one that shares most of this one's overrides and has none besides; or it without any."""
+    name, *settings = recipe.split(" --")
+    fewer = [other for other in others if other.split(" --")[0] == name and {*other.split(" --")} < {name, *settings}]
+    return max(fewer, key=len, default=name)
 
 
 def _compare(
