@@ -225,6 +225,22 @@ def test_fitting_finds_what_tells_the_classes_apart():
     assert torch.equal(twin.linear.weight, head.linear.weight)
 
 
+def test_clips_that_count_twice_weigh_twice_in_mean_and_deviation():
+    x, emotions, speakers = clips_of()
+    shares = torch.tensor([2.0 if name == "s3" else 1.0 for name in speakers])
+    head, twin = FunctionalsHead(3), FunctionalsHead(3)
+    head.bels.fill_(14.0)
+    twin.bels.fill_(14.0)
+    repeated = torch.arange(len(x)).repeat_interleave(shares.long())
+    settings = Functionals(told=(0,))
+    loss = fit_functionals(head, x, emotions, speakers, settings, True, seed=0, shares=shares)
+    again = Images(x.store, x.positions[repeated])
+    names = [speakers[index] for index in repeated]
+    assert fit_functionals(twin, again, emotions[repeated], names, settings, True, seed=0) == pytest.approx(loss, 1e-3)
+    torch.testing.assert_close(head.mean, twin.mean)
+    torch.testing.assert_close(head.deviation, twin.deviation, rtol=1e-4, atol=1e-5)
+
+
 def test_a_strong_penalty_keeps_the_weights_of_the_base_and_its_scale_counts_for_a_hundred_clips():
     x, emotions, speakers = clips_of()
     old = FunctionalsHead(2)

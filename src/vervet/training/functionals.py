@@ -50,7 +50,7 @@ def fit_functionals(
         Of the model that training starts from, for the same emotions: its mean and deviation count for 100 clips
         beside the training clips, and the penalty is on what its weights are changed by.
     shares : Tensor, optional
-        (clips,) float32, how much each clip counts in the loss; all the same, if not given.
+        (clips,) float32, how much each clip counts in mean, deviation and loss; all the same, if not given.
 
     Returns
     -------
@@ -61,7 +61,9 @@ def fit_functionals(
         batches = torch.arange(len(images)).split(BATCH)
         bar = tqdm(batches, desc="functionals", unit="batch", disable=None)
         found = torch.cat([functionals(batch, heard(batch), head.bels) for batch in map(images.__getitem__, bar)])
-        mean, deviation = found.mean(0), found.std(0).clamp(min=1e-3)
+        counts = torch.ones(len(found)) if shares is None else shares
+        mean = torch.einsum("n,nf->f", counts / counts.sum(), found)
+        deviation = torch.einsum("n,nf->f", counts / counts.sum(), (found - mean).square()).sqrt().clamp(min=1e-3)
         if start is None:
             head.linear.weight.zero_()
             head.linear.bias.zero_()
