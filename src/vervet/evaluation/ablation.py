@@ -59,7 +59,7 @@ def is_ablation(record: Record) -> bool:
 
 
 def ablations(records: Sequence[Record]) -> list[Ablation]:
-    """Compare every recipe that has overrides with the recipe itself, or with as many of them as were run without the rest.
+    """Compare every recipe that has overrides with the same recipe without one, or without all that were never left out.
 
     Parameters
     ----------
