@@ -555,15 +555,19 @@ def test_runs_may_start_from_another_or_from_the_shipped_model(tiny_recipe, tmp_
         "- {corpus: emodb, protocol: speaker, recipe: tiny.yaml, folds: '3', seeds: [0, 1], init: cremad-all-tiny-0}\n"
         "- {corpus: savee, protocol: speaker, recipe: tiny.yaml, folds: '3', init: default}\n"
         "- {corpus: savee, protocol: speaker, recipe: tiny.yaml, folds: '3', init: savee-speaker-tiny-from-default-0}\n"
+        "- {corpus: cremad, protocol: speaker, recipe: tiny.yaml, folds: '1', "
+        "init: savee-speaker-tiny-from-default-0/fold-3}\n"
     )
     jobs = read_study(study, runs)
     base = runs / "cremad-all-tiny-0" / "fold-0"
-    assert [job.needs for job in jobs] == [None, base, base, None, jobs[3].folder]
-    assert [job.init for job in jobs] == ["", str(base), str(base), "default", str(jobs[3].folder)]
+    assert [job.needs for job in jobs] == [None, base, base, None, jobs[3].folder, jobs[3].folder]
+    lent = str(jobs[3].folder)
+    assert [job.init for job in jobs] == ["", str(base), str(base), "default", lent, lent]
     assert jobs[2].words[-2:] == ("--init", str(base))
     assert jobs[2].folder == runs / "emodb-speaker-tiny-from-cremad-all-tiny-0-1" / "fold-3"
     assert jobs[3].folder == runs / "savee-speaker-tiny-from-default-0" / "fold-3"
-    assert [job.tests for job in jobs] == [False, True, True, True, True]
+    assert [job.tests for job in jobs] == [False, True, True, True, True, True]
+    assert jobs[5].folder == runs / "cremad-speaker-tiny-from-savee-speaker-tiny-from-default-0-fold-3-0" / "fold-1"
     study.write_text(study.read_text().replace("init:", "teacher: tiny, init:"))
     with pytest.raises(ValueError, match="experiment 1: has either a teacher or init, not both"):
         read_study(study, runs)

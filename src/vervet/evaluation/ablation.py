@@ -59,7 +59,7 @@ def is_ablation(record: Record) -> bool:
 
 
 def ablations(records: Sequence[Record]) -> list[Ablation]:
-    """Compare every recipe that has overrides with the same recipe without one, or without all that were never left out.
+    """Compare every recipe that has overrides with the same recipe without one of them, or without any.
 
     Parameters
     ----------

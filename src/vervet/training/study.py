@@ -29,7 +29,8 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()  # overrides, as on the command line
     teacher: str = ""  # name of another recipe of this study: its runs of the same seed and fold lend their teacher
-    # from whose weights these start: CORPUS-PROTOCOL-RECIPE-SEED of this study, the same fold, or "default"
+    # from whose weights these start: CORPUS-PROTOCOL-RECIPE-SEED of this study, the same fold, or with /fold-K that
+    # one; or "default"
     init: str = ""
 
 
@@ -160,17 +161,22 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         whole = "-all-" in experiment.init  # a base of all clips has one fold only
         for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
             lends = lender or base
-            needs = lends / f"fold-{0 if whole else fold}" if lends else None
+            needs = _fold_of(lends, 0 if whole else fold) if lends else None
             model = str(needs) if needs else experiment.init  # nothing, or the shipped model
             borrow = ("--teacher" if lender else "--init", model) if model else ()
             found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", recipe, needs))
     return found
 
 
+def _fold_of(runs: Path, fold: int) -> Path:
+    """A fold of an experiment, or the one that is already named."""
+    return runs if re.fullmatch(r"fold-\d+", runs.name) else runs / f"fold-{fold}"
+
+
 def _folder_name(experiment: Experiment, recipe: str, seed: int) -> str:
     """The recipe's name may hold settings with spaces, slashes and brackets."""
     parts = [experiment.corpus, experiment.protocol, re.sub("[^a-zA-Z0-9._=]+", "-", recipe).strip("-")]
-    return "-".join([*parts, *(["from", experiment.init] if experiment.init else []), str(seed)])
+    return "-".join([*parts, *(["from", experiment.init.replace("/", "-")] if experiment.init else []), str(seed)])
 
 
 def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> list[Path]:
