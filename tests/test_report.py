@@ -297,6 +297,13 @@ def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own(tmp_pat
     assert "Enrolled" not in markdown([record(fold="all", folds=[0, 1])])
     (line,) = _enrolled_lines(seeds)
     assert (line["panel"], line["name"]) == ("EmoDB, trained on its other speakers", "paper")
+    for settings, name in (
+        ("--validate=true", "paper"),
+        ("--student.power=1 --validate=true", "paper, power 1"),
+        ("--student.epochs=2 --student.power=1", "paper, other settings"),
+    ):
+        (line,) = _enrolled_lines([one | {"recipe": f"paper {settings} from savee"} for one in seeds])
+        assert line["name"] == f"{name}\nfrom savee"
     assert not _enrolled_lines([one | {"recipe": "paper --student.epochs=2"} for one in seeds])
     assert [line[count] for count in (0, 1, 10)] == [(pytest.approx(uar), (0.5, 0.9)) for uar in (0.85, 0.9, 0.95)]
     add(tmp_path / "results.json", seeds)
