@@ -55,6 +55,11 @@ CLAIMS = (
     Claim(
         "Vertical patches are better than square and horizontal ones.",
         _changed("student", "alone", *(f"student_network.patch={shape}" for shape in SHAPES))
+        + _changed(
+            "student",
+            "alone",
+            *(f"student_network.patch={shape} --student_network.position=learned" for shape in SHAPES),
+        )
         + _changed("teacher", "fast", *(f"teacher_network.patch={shape}" for shape in SHAPES)),
     ),
     Claim(

@@ -537,7 +537,9 @@ often the others are right."""
 _CLAIMS = """Each claim is held against pairs of runs on the same folds and seeds. A
 difference is given in points of WA with twice its standard error, as if the two runs and all clips were independent: on
 one test side that errs towards "within chance", between few speakers towards the contrary. A leaky row repeats the
-paper's own comparison; the others say whether it means anything for new clips and new voices."""
+paper's own comparison; the others say whether it means anything for new clips and new voices. A student without
+positions cannot tell which bands a patch holds that is not a column: so other shapes are also tried
+with learned positions."""
 
 _VERDICTS = {"holds": "holds", "the opposite holds": "does **not** hold", "within chance": "cannot be told"}
 
