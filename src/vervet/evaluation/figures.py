@@ -23,6 +23,7 @@ BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
 BARS = (BLUE, ORANGE, "#009E73", "#CC79A7", VERMILION, "#56B4E9")  # all of Okabe & Ito's
 INK, MUTED, FAINT, PAPER = "#22262b", "#6b7280", "#e5e7eb", "#ffffff"
 DPI = 160
+LETTERS_PER_INCH = 8  # of a title
 
 PROTOCOLS = {  # the honest ones after the leaky one, stricter and stricter
     "paper": "paper (leaky)\nversions pooled,\nthen split",
@@ -371,7 +372,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def titles(figure: Figure, title: str, note: str = "") -> None:
     """Write a bold line above the whole figure, and a quiet one below it."""
-    figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold", color=INK)
+    size = 12 * min(1, LETTERS_PER_INCH * figure.get_figwidth() / len(title))  # a long one is written smaller
+    figure.suptitle(title, x=0.02, ha="left", fontsize=size, fontweight="bold", color=INK)
     if note:
         figure.supxlabel(note, x=0.02, ha="left", fontsize=8.5, color=MUTED)
 
