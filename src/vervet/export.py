@@ -249,9 +249,10 @@ def quantised(proto: onnx.ModelProto) -> onnx.ModelProto:
         onnx.save(proto, source)
         log.setLevel(logging.ERROR)
         try:
+            # Weights of 7 bits: processors without VNNI add pairs of products in 16 bits, which 8 would overflow.
             quantization.quantize_dynamic(
                 source, target, op_types_to_quantize=["MatMul"], nodes_to_quantize=chosen, per_channel=True,
-                weight_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8, reduce_range=True,
             )  # fmt: skip
         finally:
             log.setLevel(level)
