@@ -42,6 +42,11 @@ class Ablation:
     uar_gain: float | None
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """The changes that both sides have, but for who validates."""
+        return tuple(setting for setting in self.recipe.split(" --")[1:] if not setting.startswith("validate="))
+
+    @property
     def question(self) -> str:
         """What is asked by this change."""
         keys = [setting.partition("=")[0].rpartition(".")[2] for setting in self.change]

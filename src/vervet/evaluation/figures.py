@@ -272,7 +272,7 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     """
     if not changes:
         raise ValueError("there is no change to draw")
-    rows = list(dict.fromkeys((one.question, one.network, one.change) for one in changes))
+    rows = list(dict.fromkeys((one.question, one.network, one.change, one.kept) for one in changes))
     protocols = sorted({one.protocol for one in changes}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
     figure = new_figure(5.0 + 3.2 * len(protocols), 1.5 + 0.3 * len(rows))
     panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
@@ -282,7 +282,7 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
         axes.axvline(0, color=MUTED, linewidth=1)
         for one in changes:
             if one.protocol == protocol:
-                gain, y = 100 * (one.wa_gain or 0), rows.index((one.question, one.network, one.change))
+                gain, y = 100 * (one.wa_gain or 0), rows.index((one.question, one.network, one.change, one.kept))
                 axes.plot([0, gain], [y, y], color=FAINT, linewidth=3, solid_capstyle="round", zorder=1)
                 axes.plot(gain, y, "o", color=BLUE, markerfacecolor=PAPER if leaky else BLUE, markersize=6)
                 axes.annotate(
@@ -293,9 +293,11 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
         axes.set_xlim(-1.25 * widest, 1.25 * widest)
         axes.set_xlabel("change of WA, points")
         _plain(axes)
-    panels[0].set_yticks(
-        range(len(rows)), [f"{network}: {', '.join(map(_short, change))}" for _, network, change in rows]
-    )
+    names = [
+        f"{network}: {', '.join(map(_short, change))}" + (f" (with {', '.join(map(_short, kept))})" if kept else "")
+        for _, network, change, kept in rows
+    ]
+    panels[0].set_yticks(range(len(rows)), names)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     starts = [y for y, row in enumerate(rows) if y and row[0] != rows[y - 1][0]]
     for axes in panels:
