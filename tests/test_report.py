@@ -255,6 +255,9 @@ def test_a_change_is_held_against_the_same_recipe_with_all_its_other_changes():
         ("small --depth=2", ("power=1",)): pytest.approx(-0.1),
         ("large", ("depth=2", "power=1")): None,
     }
+    found = [record(recipe=f"small{more}") for more in (" --a=1 --b=1 --c=1", " --a=1 --b=1", " --c=1")]
+    long = [one | {"recipe": one["recipe"].replace("c=1", "a_long_name=1")} for one in found]
+    assert ("small --a=1 --b=1", ("a_long_name=1",)) in {(one.recipe, one.change) for one in ablations(long)}
 
 
 def test_what_goes_on_from_another_model_with_other_settings_is_no_ablation():

@@ -101,8 +101,9 @@ def ablations(records: Sequence[Record]) -> list[Ablation]:
 def _nearest(recipe: str, others: Sequence[str]) -> str:
     """Of other recipes the one that shares most of this one's overrides and has none besides; or it without any."""
     name, *settings = recipe.split(" --")
-    fewer = [other for other in others if other.split(" --")[0] == name and {*other.split(" --")} < {name, *settings}]
-    return max(fewer, key=len, default=name)
+    parts = {other: other.split(" --") for other in others}
+    fewer = [other for other, (of, *kept) in parts.items() if of == name and {*kept} < {*settings}]
+    return max(fewer, key=lambda other: len(parts[other]), default=name)
 
 
 def _compare(

@@ -272,7 +272,8 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     """
     if not changes:
         raise ValueError("there is no change to draw")
-    rows = list(dict.fromkeys((one.question, one.network, one.change, one.kept) for one in changes))
+    row_of = {one: (one.question, one.network, one.change, one.kept) for one in changes}
+    rows = list(dict.fromkeys(row_of.values()))
     protocols = sorted({one.protocol for one in changes}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
     figure = new_figure(5.0 + 3.2 * len(protocols), 1.5 + 0.3 * len(rows))
     panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
@@ -282,7 +283,7 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
         axes.axvline(0, color=MUTED, linewidth=1)
         for one in changes:
             if one.protocol == protocol:
-                gain, y = 100 * (one.wa_gain or 0), rows.index((one.question, one.network, one.change, one.kept))
+                gain, y = 100 * (one.wa_gain or 0), rows.index(row_of[one])
                 axes.plot([0, gain], [y, y], color=FAINT, linewidth=3, solid_capstyle="round", zorder=1)
                 axes.plot(gain, y, "o", color=BLUE, markerfacecolor=PAPER if leaky else BLUE, markersize=6)
                 axes.annotate(

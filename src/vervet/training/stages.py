@@ -38,10 +38,9 @@ class Workshop:
     def side(self, samples: Sequence[Sample], targets: Tensor | None = None) -> Side:
         """The images of some samples, with their emotions and perhaps the teacher's features of them."""
         emotions = torch.tensor([self.labels.index(sample.utterance.emotion) for sample in samples])
-        names = sorted({sample.utterance.speaker for sample in samples})
-        speakers = torch.tensor([names.index(sample.utterance.speaker) for sample in samples])
-        images = self.pool.select(samples).to(self.accelerator.device)
-        return Side(images, emotions, targets, speakers, corpora_of(samples))
+        speakers = _numbered([sample.utterance.speaker for sample in samples])
+        corpora = _numbered([sample.utterance.corpus for sample in samples])
+        return Side(self.pool.select(samples).to(self.accelerator.device), emotions, targets, speakers, corpora)
 
 
 def run_stages(workshop: Workshop) -> None:
@@ -117,14 +116,15 @@ def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str], Tensor | N
     """The training clips as they were recorded: images, emotions (clips,) int64, speakers, and how much each counts."""
     samples = [sample for sample in workshop.split.train if sample.version == "original"]
     emotions = torch.tensor([workshop.labels.index(sample.utterance.emotion) for sample in samples])
-    shares = corpus_shares(corpora_of(samples), workshop.recipe.student.corpus_power)
+    corpora = _numbered([sample.utterance.corpus for sample in samples])
+    shares = corpus_shares(corpora, workshop.recipe.student.corpus_power)
     return workshop.pool.select(samples), emotions, [sample.utterance.speaker for sample in samples], shares
 
 
-def corpora_of(samples: Sequence[Sample]) -> Tensor:
-    """Whose recordings these are, (samples,) int64."""
-    names = sorted({sample.utterance.corpus for sample in samples})
-    return torch.tensor([names.index(sample.utterance.corpus) for sample in samples], dtype=torch.long)
+def _numbered(names: Sequence[str]) -> Tensor:
+    """A number for each different name, in alphabetical order: (names,) int64."""
+    known = sorted(set(names))
+    return torch.tensor([known.index(name) for name in names], dtype=torch.long)
 
 
 def _told(workshop: Workshop, speakers: Sequence[str]) -> tuple[int, ...]:
