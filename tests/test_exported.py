@@ -100,6 +100,14 @@ def test_files_of_older_versions_and_others_are_refused(exported, tmp_path):
     onnx.save(proto, tmp_path / "old.onnx")
     with pytest.raises(ValueError, match=r"old\.onnx: does not say where its weights are; export it again"):
         load_network(tmp_path / "old.onnx")
+    proto = onnx.load(exported[2])
+    entry = next(entry for entry in proto.metadata_props if entry.key == KEY)
+    told = json.loads(entry.value)
+    del told["weights"]["cls"]  # as if the network had got it since
+    entry.value = json.dumps(told)
+    onnx.save(proto, tmp_path / "lacking.onnx")
+    with pytest.raises(ValueError, match=r"lacking\.onnx: its weights do not fit the networks of this version"):
+        load_network(tmp_path / "lacking.onnx")
     (tmp_path / "none.onnx").write_bytes(b"RIFF")
     with pytest.raises(ValueError, match=r"none\.onnx: not a Vervet model"):
         load_network(tmp_path / "none.onnx")

@@ -20,6 +20,7 @@ from vervet.models.functionals import (
     FunctionalsHead,
     adapt,
     clip_statistics,
+    combs,
     descriptors,
     functionals,
 )
@@ -31,6 +32,7 @@ from vervet.training.pool import Images
 from vervet.training.pretrained import Base, known_functionals
 
 BELS = torch.tensor(14.0)
+FRONT_END = FrontEnd(hop_length=256, width=251, reference="full scale")
 
 
 def images(count=4, height=64, width=80, sound=60):
@@ -44,8 +46,32 @@ def images(count=4, height=64, width=80, sound=60):
     return x
 
 
+def described(x):
+    return descriptors(x, heard(x), BELS, combs(FrontEnd(n_mels=x.shape[2])))
+
+
 def summed(x):
-    return functionals(x, heard(x), BELS)
+    return functionals(x, heard(x), BELS, combs(FrontEnd(n_mels=x.shape[2])))
+
+
+def head_for(x, classes=3):
+    head = FunctionalsHead(classes, x.shape[2])
+    head.read(FrontEnd(n_mels=x.shape[2], reference="full scale"))
+    return head
+
+
+def buzz(pitch, seconds=1.5):
+    """A voice-like tone: harmonics whose power falls by 6 dB per octave, in a little noise."""
+    time = np.arange(round(16_000 * seconds)) / 16_000
+    tone = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, int(4000 / pitch)))
+    noise = np.random.default_rng(0).normal(0, 1e-3, len(time))
+    return (0.1 * tone + noise).astype(np.float32)
+
+
+def picture(waveform):
+    """(samples,) -> (1, 1, 128, 251)."""
+    padded = np.pad(waveform, (0, FRONT_END.samples - len(waveform)))
+    return LogMel(FRONT_END)(torch.from_numpy(padded)[None])
 
 
 # --- what is read
@@ -53,8 +79,8 @@ def summed(x):
 
 def test_there_are_as_many_as_there_are_said_to_be():
     x = images()
-    assert descriptors(x, heard(x), BELS).shape == (4, DESCRIPTORS, 80) == (4, 68, 80)
-    assert summed(x).shape == (4, FUNCTIONALS) == (4, 1429)
+    assert described(x).shape == (4, DESCRIPTORS, 80) == (4, 70, 80)
+    assert summed(x).shape == (4, FUNCTIONALS) == (4, 3432)
     assert summed(x).isfinite().all()
 
 
@@ -67,24 +93,58 @@ def test_neither_gain_nor_padding_changes_them():
 
 def test_moments_and_percentiles_are_numpys():
     x = images()
-    found = descriptors(x, heard(x), BELS)[:, :, :60].numpy()
+    found = described(x)[:, :, :60].numpy()
     change = np.diff(found, axis=2, prepend=0)
     change[..., 0] = 0
     each, rows = summed(x).numpy(), 2 * DESCRIPTORS
     both = np.concatenate([found, change], axis=1)
     np.testing.assert_allclose(each[:, :rows], both.mean(2), atol=1e-4)
     np.testing.assert_allclose(each[:, rows : 2 * rows], np.sqrt(both.var(2) + 1e-6), atol=1e-4)
-    first = 7 * rows
+    varies = both.std(2) > 0.01
+    scaled = (both - both.mean(2, keepdims=True)) / both.std(2, keepdims=True).clip(1e-9)
+    np.testing.assert_allclose(each[:, 2 * rows : 3 * rows][varies], (scaled**3).mean(2)[varies], atol=5e-3)
+    np.testing.assert_allclose(each[:, 3 * rows : 4 * rows][varies], (scaled**4).mean(2)[varies], rtol=5e-3)
+    first = 3 * 7 * rows
     for number, percentile in enumerate((1, 10, 25, 50, 75, 90, 99)):
         part = each[:, first + number * DESCRIPTORS :][:, :DESCRIPTORS]
         np.testing.assert_allclose(part, np.percentile(found[..., ::2], percentile, axis=2), atol=1e-4)
     np.testing.assert_allclose(each[:, -1], np.log(60), atol=1e-6)
 
 
+def test_voice_and_the_rest_are_summed_up_apart():
+    noise = np.random.default_rng(1).normal(0, 0.01, 12_000).astype(np.float32)
+    x = picture(np.concatenate([buzz(200), noise]))
+    found, each, rows = described(x)[0].numpy(), summed(x)[0].numpy(), 2 * DESCRIPTORS
+    voiced = found[-1] > 1.5
+    sound = heard(x)[0].numpy()
+    assert 0.5 < voiced[sound].mean() < 0.75  # 1.5 s of 2.25
+    assert each[-2] == pytest.approx(voiced[sound].mean(), abs=1e-6)
+    for number, columns in enumerate((sound, sound & voiced, sound & ~voiced)):
+        part = each[7 * rows * number :]
+        np.testing.assert_allclose(part[:DESCRIPTORS], found[:, columns].mean(1), atol=1e-3)
+        np.testing.assert_allclose(part[rows : rows + DESCRIPTORS], found[:, columns].std(1), atol=2e-3)
+        place = np.linspace(-0.5, 0.5, columns.sum() + 1)[:-1]
+        if number < 2:  # these columns are neighbours
+            slopes = [np.polyfit(place, row, 1)[0] for row in found[:, columns]]
+            np.testing.assert_allclose(part[4 * rows : 4 * rows + DESCRIPTORS], slopes, atol=0.02, rtol=0.02)
+    silent = summed(picture(noise))[0]  # a set without columns is taken to be all
+    np.testing.assert_allclose(silent[7 * rows : 14 * rows], silent[: 7 * rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("pitch", [95, 130, 180, 260, 370])
+def test_the_pitch_is_heard_whatever_the_level(pitch):
+    for gain in (1.0, 0.01):
+        x = picture(gain * buzz(pitch))
+        found = described(x)[0][:, heard(x)[0]]
+        voiced = found[-1] > 1.5
+        assert voiced.float().mean() > 0.9
+        assert float(found[-2][voiced].median().exp()) == pytest.approx(pitch, rel=0.05)
+
+
 def test_the_descriptors_are_what_their_names_say():
     x = torch.full((1, 1, 64, 40), 0.2)
     x[0, 0, 48] = 0.9  # one band far above the others
-    found = descriptors(x, heard(x), BELS)[0, :, 5]
+    found = described(x)[0, :, 5]
     bands, (level, centroid, spread, entropy), shares = found[25:57], found[57:61], found[61:65]
     assert int(bands.argmax()) == 24
     assert level > 0
@@ -101,7 +161,7 @@ def test_the_descriptors_are_what_their_names_say():
 def test_silence_and_a_steady_tone_are_finite(level):
     x = torch.full((2, 1, 64, 40), level)
     assert summed(x).isfinite().all()
-    head = FunctionalsHead(3)
+    head = head_for(x)
     assert head(head.standardised(x, heard(x)))[0].isfinite().all()
 
 
@@ -115,7 +175,7 @@ def test_a_stranger_is_left_as_is():
 
 
 def test_the_less_usual_a_recording_the_smaller_the_share_of_the_second_head():
-    head, far = FunctionalsHead(3), torch.full((1, FUNCTIONALS), 2.0)
+    head, far = FunctionalsHead(3, 128), torch.full((1, FUNCTIONALS), 2.0)
     assert float(head(far / 4)[1]) == pytest.approx(0.4)
     assert float(head(far)[1]) == pytest.approx(0.4 / 4)
     known = clip_statistics(far) * 1000  # of a speaker who always sounds like this
@@ -137,7 +197,7 @@ def test_the_better_a_speaker_is_known_the_less_is_left_of_the_speaker():
 
 
 def test_the_share_grows_with_what_is_known():
-    head = FunctionalsHead(2)
+    head = FunctionalsHead(2, 128)
     clips = 0.5 * torch.randn(30, FUNCTIONALS)  # nothing unusual
     shares = [head(clips[:1], clip_statistics(clips[:n]).sum(0, keepdim=True))[1] for n in (1, 3, 30)]
     assert head(clips[:1])[1] < shares[0] < shares[1] < shares[2] < 0.6
@@ -153,13 +213,12 @@ def enrolling(tmp_path_factory):
     torch.manual_seed(0)
     network = VisionTransformer(replace(NETWORKS["vervet"], depth=1), 3).eval()
     assert network.functionals is not None
-    front_end = FrontEnd(hop_length=256, width=251, reference="full scale")
-    network.functionals.bels.fill_(front_end.range_db / 10)
+    network.functionals.read(FRONT_END)
     network.functionals.mean.normal_()
     network.functionals.deviation.uniform_(1, 3)
-    card = CARD | {"front_end": asdict(front_end), "settings": {"enrol": 4}}
+    card = CARD | {"front_end": asdict(FRONT_END), "settings": {"enrol": 4}}
     save_network(folder, network, card)
-    return folder, network, LogMel(front_end).eval(), vervet.load(export(folder, folder / "model.onnx"))
+    return folder, network, LogMel(FRONT_END).eval(), vervet.load(export(folder, folder / "model.onnx"))
 
 
 def test_what_is_exported_answers_as_the_network(enrolling):
@@ -212,15 +271,13 @@ def clips_of(classes=3, speakers=4, takes=5):
 
 def test_fitting_finds_what_tells_the_classes_apart():
     x, emotions, speakers = clips_of()
-    head = FunctionalsHead(3)
-    head.bels.fill_(14.0)
+    head = head_for(x.store)
     loss = fit_functionals(head, x, emotions, speakers, Functionals(told=(0, 1, 3)), True, seed=0)
     found = head.standardised(x.store, heard(x.store))
     assert loss < 0.5
     assert (head(found)[0].argmax(1) == emotions).all()
     assert float(found.mean().abs()) < 0.05
-    twin = FunctionalsHead(3)
-    twin.bels.fill_(14.0)
+    twin = head_for(x.store)
     assert fit_functionals(twin, x, emotions, speakers, Functionals(told=(0, 1, 3)), True, seed=0) == loss
     assert torch.equal(twin.linear.weight, head.linear.weight)
 
@@ -228,22 +285,20 @@ def test_fitting_finds_what_tells_the_classes_apart():
 def test_clips_that_count_twice_weigh_twice_in_mean_and_deviation():
     x, emotions, speakers = clips_of()
     shares = torch.tensor([2.0 if name == "s3" else 1.0 for name in speakers])
-    head, twin = FunctionalsHead(3), FunctionalsHead(3)
-    head.bels.fill_(14.0)
-    twin.bels.fill_(14.0)
+    head, twin = head_for(x.store), head_for(x.store)
     repeated = torch.arange(len(x)).repeat_interleave(shares.long())
     settings = Functionals(told=(0,))
     loss = fit_functionals(head, x, emotions, speakers, settings, True, seed=0, shares=shares)
     again = Images(x.store, x.positions[repeated])
     names = [speakers[index] for index in repeated]
     assert fit_functionals(twin, again, emotions[repeated], names, settings, True, seed=0) == pytest.approx(loss, 1e-3)
-    torch.testing.assert_close(head.mean, twin.mean)
+    torch.testing.assert_close(head.mean, twin.mean, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(head.deviation, twin.deviation, rtol=1e-4, atol=1e-5)
 
 
 def test_a_strong_penalty_keeps_the_weights_of_the_base_and_its_scale_counts_for_a_hundred_clips():
     x, emotions, speakers = clips_of()
-    old = FunctionalsHead(2)
+    old = head_for(x.store, 2)
     old.mean.normal_(generator=torch.Generator().manual_seed(1))
     network = VisionTransformer(Vit(image=(32, 50), patch=(32, 1), depth=1, functionals=True), 2)
     network.functionals = old
@@ -252,10 +307,10 @@ def test_a_strong_penalty_keeps_the_weights_of_the_base_and_its_scale_counts_for
     assert torch.equal(start.linear.weight[0], old.linear.weight[1])
     assert torch.equal(start.linear.weight[2], old.linear.weight[0])
     assert not start.linear.weight[1].any()
-    head = FunctionalsHead(3)
+    head = head_for(x.store)
     fit_functionals(head, x, emotions, speakers, Functionals(l2=1e6, told=(0,)), True, seed=0, start=start)
     torch.testing.assert_close(head.linear.weight, start.linear.weight, atol=1e-3, rtol=0)
-    fresh = FunctionalsHead(3)
+    fresh = head_for(x.store)
     fit_functionals(fresh, x, emotions, speakers, Functionals(told=(0,)), True, seed=0)
     own = len(emotions) / (len(emotions) + 100)
     torch.testing.assert_close(head.mean, own * fresh.mean + (1 - own) * old.mean)

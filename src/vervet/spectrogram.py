@@ -44,12 +44,21 @@ def mel_filters(sampling_rate: int, n_fft: int, n_mels: int) -> Tensor:
     Tensor
         (n_fft // 2 + 1, n_mels) float32: power spectrum @ filters = Mel spectrum.
     """
-    nyquist = torch.tensor(sampling_rate / 2, dtype=torch.float64)
-    bins = torch.linspace(0, float(nyquist), n_fft // 2 + 1, dtype=torch.float64)[:, None]  # (bins, 1)
-    edges = mel_to_hz(torch.linspace(0, float(hz_to_mel(nyquist)), n_mels + 2, dtype=torch.float64))
+    bins = torch.linspace(0, sampling_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]  # (bins, 1)
+    edges = _edges(sampling_rate, n_mels)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]  # (n_mels,) each
     triangle = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp(min=0)
     return (triangle * 2 / (high - low)).float()
+
+
+def mel_centres(sampling_rate: int, n_mels: int) -> Tensor:
+    """Where the Mel filters have their peaks, (n_mels,) float64 in Hz."""
+    return _edges(sampling_rate, n_mels)[1:-1]
+
+
+def _edges(sampling_rate: int, n_mels: int) -> Tensor:
+    highest = hz_to_mel(torch.tensor(sampling_rate / 2, dtype=torch.float64))
+    return mel_to_hz(torch.linspace(0, float(highest), n_mels + 2, dtype=torch.float64))
 
 
 def resize_matrix(frames: int, width: int, mode: str) -> Tensor:

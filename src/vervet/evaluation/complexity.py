@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vervet.config import NETWORKS, Vit
-from vervet.models.functionals import BANDS, CEPSTRA, FUNCTIONALS, LOWER
+from vervet.models.functionals import BANDS, CEPSTRA, DESCRIPTORS, FUNCTIONALS, LOWER, MOMENTS, PITCHES, SETS
 from vervet.models.patches import TimeConvs
 from vervet.models.vit import VisionTransformer
 
@@ -99,7 +99,8 @@ def closed_form_macs(config: Vit, classes: int, every_token: bool = True) -> int
     feed_forward = tokens * dim * config.mlp_dim * 2
     whole = stem + embedding + config.depth * (projections + attention + feed_forward) + dim * classes
     if config.functionals:
-        whole += prod(config.image) * (CEPSTRA + BANDS + config.image[0] + 3 + len(LOWER)) + FUNCTIONALS * classes
+        whole += prod(config.image) * (CEPSTRA + BANDS + config.image[0] + 3 + len(LOWER) + PITCHES)
+        whole += config.image[1] * (PITCHES + 2 * DESCRIPTORS * MOMENTS * SETS) + FUNCTIONALS * classes
     others = tokens - 1  # in the last block they give keys and values, and ask for nothing
     spared = others * (2 * dim * inner + 2 * tokens * inner + 2 * dim * config.mlp_dim)
     return whole if every_token else whole - spared

@@ -76,10 +76,14 @@ def read_exported(content: bytes, name: str) -> tuple[VisionTransformer, dict[st
         raise ValueError(f"{name}: does not say where its weights are; export it again, or give its run folder instead")
     told, tensors = json.loads(metadata[KEY]), _initialisers(proto)
     network = VisionTransformer(merge(Vit(), told["vit"], name), len(card["labels"]))
-    state = {
-        key: torch.from_numpy(_gathered(told["weights"][key], tensors, value.numpy()))
-        for key, value in network.state_dict().items()
-    }
+    try:
+        state = {
+            key: torch.from_numpy(_gathered(told["weights"][key], tensors, value.numpy()))
+            for key, value in network.state_dict().items()
+        }
+    except (KeyError, ValueError) as error:
+        made = f"Vervet {card.get('vervet_version', 'of another version')}, commit {card.get('commit', 'unknown')}"
+        raise ValueError(f"{name}: its weights do not fit the networks of this version; it is of {made}") from error
     network.load_state_dict(state)
     return network.eval(), card | {"vit": told["vit"], "front_end": told["front_end"]}
 

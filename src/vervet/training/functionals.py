@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vervet.config import Functionals
-from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, excess, functionals
+from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, excess
 from vervet.models.patches import heard
 from vervet.training.enrol import met
 from vervet.training.linear import fit_linear
@@ -33,7 +33,7 @@ def fit_functionals(
     Parameters
     ----------
     head : FunctionalsHead
-        Its `bels` is set; the rest is set here.
+        Its `bels` and `comb` are set; the rest is set here.
     images : Images
         Of the training clips.
     emotions : Tensor
@@ -60,7 +60,7 @@ def fit_functionals(
     with torch.no_grad():
         batches = torch.arange(len(images)).split(BATCH)
         bar = tqdm(batches, desc="functionals", unit="batch", disable=None)
-        found = torch.cat([functionals(batch, heard(batch), head.bels) for batch in map(images.__getitem__, bar)])
+        found = torch.cat([head.summed(batch, heard(batch)) for batch in map(images.__getitem__, bar)])
         counts = torch.ones(len(found)) if shares is None else shares
         mean = torch.einsum("n,nf->f", counts / counts.sum(), found)
         deviation = torch.einsum("n,nf->f", counts / counts.sum(), (found - mean).square()).sqrt().clamp(min=1e-3)
@@ -75,7 +75,7 @@ def fit_functionals(
         head.mean.copy_(mean)
         head.deviation.copy_(deviation)
         clips = head.scaled(found)
-        every = clip_statistics(clips)  # (clips, 3, 1429)
+        every = clip_statistics(clips)  # (clips, 3, 3432)
         told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])
         told /= excess(told)  # what is unusual has a smaller share in the answer, and a smaller say here
     many = len(settings.told)

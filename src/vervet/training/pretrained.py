@@ -178,8 +178,9 @@ def known_functionals(labels: tuple[str, ...], base: Base | None) -> Functionals
     """
     if base is None or base.network.functionals is None:
         return None
-    old, new = base.network.functionals, FunctionalsHead(len(labels))
-    for name in ("bels", "mean", "deviation"):
+    old = base.network.functionals
+    new = FunctionalsHead(len(labels), old.comb.shape[1])
+    for name in ("bels", "comb", "mean", "deviation"):
         getattr(new, name).copy_(getattr(old, name))
     _take_rows(new.linear, labels, old.linear, base.labels)
     return new

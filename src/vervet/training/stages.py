@@ -143,7 +143,7 @@ def _functionals(workshop: Workshop) -> None:
         model = VisionTransformer(replace(student.config, functionals=True), len(workshop.labels))
         model.load_state_dict(student.state_dict(), strict=False)
         assert model.functionals is not None
-        model.functionals.bels.fill_(recipe.front_end.range_db / 10)
+        model.functionals.read(recipe.front_end)
         images, emotions, speakers, shares = _recorded(workshop)
         settings = replace(recipe.functionals, told=_told(workshop, speakers))
         loss = fit_functionals(
