@@ -6,6 +6,7 @@ from vervet.cli import main
 from vervet.evaluation.ablation import ablations
 from vervet.evaluation.metrics import from_confusion
 from vervet.evaluation.report import _bars, _enrolled_lines, add, load, markdown, summarise, validate, write
+from vervet.evaluation.run import scored_answers, summary
 
 LABELS = ["anger", "fear"]
 
@@ -29,6 +30,25 @@ def leaky(*confusion, **changes):
 
 def lines(page, section):
     return [line for line in page.split(f"## {section}")[1].split("\n## ")[0].splitlines() if line.startswith("| ")]
+
+
+def test_copies_are_counted_apart():
+    rows = [
+        {"emotion": "anger", "predicted": said, "speaker": "", "version": version}
+        for version, said in (("shift", "fear"), ("original", "anger"), ("original", "fear"), ("noise", "anger"))
+    ]
+    found = scored_answers(rows, LABELS)["by_version"]
+    assert list(found.items()) == [
+        ("original", {"wa": 0.5, "n": 2}), ("noise", {"wa": 1.0, "n": 1}), ("shift", {"wa": 0.0, "n": 1}),
+    ]  # fmt: skip
+    assert "by_version" not in scored_answers([row | {"version": "original"} for row in rows], LABELS)
+    page = markdown([leaky(by_version=found), record()])
+    (head, _, row) = [line for line in page.split("### Which copies")[1].splitlines() if line.startswith("|")][:3]
+    assert head == "| corpus | protocol | network | recipe | fold | seed | original | noise | shift | all, WA |"
+    assert row == "| EmoDB | `paper` (leaky) | student | `paper` | 0 | 0 | 50.0 | 100.0 | 0.0 | 85.0 |"
+    told = summary([leaky(by_version=found, by_speaker={})])
+    assert "Versions of clips as student hears them, fold 0\n  original      2  50.00%" in told
+    assert "Which copies" not in markdown([record()])
 
 
 def test_good_records():
@@ -59,6 +79,7 @@ def test_keys_are_exact():
         ({"confusion": [[8, 2]]}, "not 2 x 2"),
         ({"confusion": [[8.0, 2], [1, 9]]}, "confusion must be rows of whole counts"),
         ({"labels": ["anger", "anger"]}, "labels must be"),
+        ({"by_version": {"original": {"wa": 0.5}}}, "by_version must be an object with wa and n of each version"),
         ({"leaky": True}, "leaky is True under protocol 'speaker'"),
         ({"protocol": "paper"}, "leaky is False under protocol 'paper'"),
         ({"leaky": 0}, "leaky must be true or false"),

@@ -19,6 +19,7 @@ Precision = Literal["float32", "bfloat16"]
 Interpolation = Literal["nearest", "bilinear", "area"]
 
 
+VERSIONS = ("original", "speed", "noise", "shift")  # of a clip: as it was recorded, and copies
 STAGES = ("teacher", "matching", "student", "functionals")  # in the order in which they train
 FULL_SCALE_DB = 140.0  # below a sine of amplitude 1 is 0 of an image that keeps the level
 
@@ -92,11 +93,11 @@ class Augment:
     speeds: tuple[float, ...] = (0.8, 0.9, 1.1, 1.2)  # one is drawn per clip; pitch is kept
     noise_sigma: float = 0.005  # of full scale; white, added after padding
     shift_s: float = 1.25  # the clip starts this much later, what leaves the window is cut
-    versions: tuple[str, ...] = ("original", "speed", "noise", "shift")
+    versions: tuple[str, ...] = VERSIONS
     online: Online = field(default_factory=Online)
 
     def __post_init__(self) -> None:
-        known = ("original", "speed", "noise", "shift")
+        known = VERSIONS
         for version in self.versions:
             _require(version in known, f"unknown version {version!r}; known: {', '.join(known)}")
         _require(self.versions[:1] == ("original",), "versions must begin with 'original'")

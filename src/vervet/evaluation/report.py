@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vervet.config import VERSIONS
 from vervet.evaluation.ablation import Ablation, ablations, is_ablation
 from vervet.evaluation.claims import CLAIMS, ERRORS, Evidence, between, evidence
 from vervet.evaluation.metrics import from_confusion, mean_spread, pooled
@@ -97,6 +98,13 @@ def _matrix(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, list) and all(map(_count, row)) for row in value)
 
 
+def _versions(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(found, dict) and found.keys() == {"wa", "n"} and _fraction(found["wa"]) and _count(found["n"])
+        for found in value.values()
+    )
+
+
 def _folds(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(map(_count, value)) and len(set(value)) == len(value)
 
@@ -136,10 +144,11 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "folds": ("different whole numbers, 0 or more", _folds),
     "kept_epoch": ("a whole number, 0 or more", _count),
     "by_speaker": ("an object", lambda value: isinstance(value, dict)),
+    "by_version": ("an object with wa and n of each version", _versions),
     "calibration": ("an object", lambda value: isinstance(value, dict)),
     "enrolled": ("an object with scores for each number of clips", _enrolled),
 }
-_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "calibration", "enrolled"}
+_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "by_version", "calibration", "enrolled"}
 
 
 def validate(record: Record) -> None:
@@ -152,10 +161,10 @@ def validate(record: Record) -> None:
         (int, or "all" for the pooled predictions of all folds), wa, uar, macro_f1 (fractions of 1), wa_interval,
         uar_interval ([low, high] by speaker, or null), labels, confusion (rows true, in the order of labels), n_test,
         epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones;
-        with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores,
-        `calibration` what confidences are worth: ece_before, ece, answered and wa_answered, fractions of 1. `enrolled`
-        may hold wa, uar, macro_f1, their intervals, confusion and n_test by the number of other clips of the speaker
-        that the network was told of.
+        with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores, `by_version` WA
+        and n of each version of the clips under `paper`, `calibration` what confidences are worth: ece_before, ece,
+        answered and wa_answered, fractions of 1. `enrolled` may hold wa, uar, macro_f1, their intervals, confusion and
+        n_test by the number of other clips of the speaker that the network was told of.
 
     Raises
     ------
@@ -471,6 +480,7 @@ def markdown(records: Sequence[Record]) -> str:
         "![WA by protocol](leakage.png)" if _bars(records) else "",
         _WHY,
         _contrast(rows),
+        *_copies_parts(records),
         *_confidence_parts(records),
         *_claims_parts(records),
         *_ablation_parts(records),
@@ -528,6 +538,8 @@ the speaker."""
 _ABLATIONS = """One setting of a recipe is changed; all else stays, folds and seeds included. The changes of WA and UAR
 are in points, against the recipe as it is on the same folds and seeds. Under `paper` one seed has 428 test items
 (EmoDB) or 384 (SAVEE): a point is four items, and two points are within chance. Honest folds are smaller still."""
+
+_COPIES = """WA on the test items of each version, of runs that were filed since it is counted."""
 
 _CONFIDENCE = """Each fold chose a temperature and a threshold on its validation clips, whose speakers it had not
 heard under `speaker`. The expected calibration error, in points, is how far confidence and accuracy lie apart on the
@@ -683,6 +695,25 @@ def _mean_interval(members: Sequence[Record]) -> tuple[float, float] | None:
 def _score(members: Sequence[Record]) -> str:
     """UAR over seeds, with its interval where there is one."""
     return _cell(mean_spread([one["uar"] for one in members]), _mean_interval(members))
+
+
+def _copies_parts(records: Sequence[Record]) -> list[str]:
+    """A heading and a table of how well clips and their altered copies are known; nothing where nobody counted."""
+    found = sorted((one for one in records if "by_version" in one), key=_order)
+    if not found:
+        return []
+    versions = [version for version in VERSIONS if any(version in one["by_version"] for one in found)]
+    head = ["corpus", "protocol", "network", "recipe", "fold", "seed", *versions, "all, WA"]
+    body = []
+    for one in found:
+        copies = one["by_version"]
+        body.append([
+            CORPORA.get(one["corpus"], one["corpus"]), f"`{one['protocol']}` (leaky)", one["network"],
+            f"`{one['recipe']}`", str(one["fold"]), str(one["seed"]),
+            *(_percent(copies[version]["wa"]) if version in copies else "" for version in versions),
+            _percent(one["wa"]),
+        ])  # fmt: skip
+    return ["### Which copies are known again", _COPIES, _grid(head, body)]
 
 
 def _confidence_parts(records: Sequence[Record]) -> list[str]:

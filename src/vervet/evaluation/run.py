@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vervet.config import STAGES
+from vervet.config import STAGES, VERSIONS
 from vervet.evaluation.calibration import calibration_error, softmax
 from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
@@ -175,18 +175,25 @@ def scored_answers(rows: list[dict[str, str]], labels: list[str]) -> dict[str, A
     Parameters
     ----------
     rows : list of dict
-        emotion, predicted, speaker; as in `predictions.csv`.
+        emotion, predicted, speaker, perhaps version; as in `predictions.csv`.
     labels : list of str
         The emotions, in the order of the confusion matrix.
 
     Returns
     -------
     dict
-        wa, uar, macro_f1, wa_interval, uar_interval, confusion, n_test, by_speaker.
+        wa, uar, macro_f1, wa_interval, uar_interval, confusion, n_test, by_speaker; by_version, with WA and number of
+        items, where the rows are of several versions of clips.
     """
     true, predicted = [row["emotion"] for row in rows], [row["predicted"] for row in rows]
     speakers = [row["speaker"] for row in rows]
     overall = scores(true, predicted, labels)
+    versions = sorted({row["version"] for row in rows if "version" in row}, key=VERSIONS.index)
+    copies = {}
+    if len(versions) > 1:
+        for version in versions:
+            right = [row["emotion"] == row["predicted"] for row in rows if row["version"] == version]
+            copies[version] = {"wa": sum(right) / len(right), "n": len(right)}
     intervals = {}
     for measure in ("wa", "uar"):
         bounds = interval(true, predicted, speakers, labels, measure) if all(speakers) else None
@@ -200,6 +207,7 @@ def scored_answers(rows: list[dict[str, str]], labels: list[str]) -> dict[str, A
         "confusion": overall.confusion,
         "n_test": overall.n,
         "by_speaker": {name: {"wa": s.wa, "uar": s.uar, "n": s.n} for name, s in found.items()},
+        **({"by_version": copies} if copies else {}),
     }
 
 
@@ -415,6 +423,9 @@ def summary(records: list[dict[str, Any]]) -> str:
             f"Enrolled: told of {count:>2} other clips of each speaker, {last['network']} has WA {found['wa']:.2%}, "
             f"UAR {found['uar']:.2%}{between}"
         )
+    if copies := last.get("by_version"):
+        lines += ["", f"Versions of clips as {last['network']} hears them, fold {last['fold']}"]
+        lines += [f"{name:>10} {found['n']:6d} {found['wa']:7.2%}" for name, found in copies.items()]
     if last["by_speaker"]:
         lines += ["", f"Speakers as {last['network']} hears them, fold {last['fold']}"]
         lines.append(f"{'speaker':>10} {'clips':>6} {'WA':>7} {'UAR':>7}")
