@@ -12,6 +12,7 @@ from test_export import CARD, waveforms
 import vervet
 from vervet.cli import main
 from vervet.config import NETWORKS, FrontEnd, Functionals, Recipe, Vit, load_recipe
+from vervet.evaluation.run import _check_other
 from vervet.export import export
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.functionals import (
@@ -355,8 +356,23 @@ def test_robustness_may_be_asked_of_the_validation_side(run, tiny_corpus, capsys
     assert rows[0]["n"] == len(clips)
     assert (folder / "robustness-validation.png").exists()
     assert not (folder / "robustness.json").exists()  # that is of the test side
-    assert main(["evaluate", str(folder), "--validation"]) != 0
-    assert "goes with --robustness" in capsys.readouterr().err
+    assert main([*asked, "--validation", "--model", str(folder / "model.onnx")]) == 0
+    assert json.loads(capsys.readouterr().out) == rows
+    assert (folder / "robustness-validation-model.png").exists()
+    for option in (["--validation"], ["--model", "default"]):
+        assert main(["evaluate", str(folder), *option]) != 0
+        assert "goes with --robustness" in capsys.readouterr().err
+
+
+def test_no_other_model_is_asked_what_it_may_have_heard():
+    card = {"labels": ["anger", "fear", "neutral"], "corpora": ["cremad", "emodb"], "split_hash": "a"}
+    record = {"labels": ["anger", "neutral"], "corpus": "emodb", "split_hash": "a"}
+    _check_other(card, record, "default")
+    _check_other(card, record | {"corpus": "savee", "split_hash": "b"}, "default")
+    with pytest.raises(ValueError, match=r"default: was trained on emodb by another split, so it may have heard"):
+        _check_other(card, record | {"split_hash": "b"}, "default")
+    with pytest.raises(ValueError, match=r"default: does not know boredom, which the run is tested on"):
+        _check_other(card, record | {"labels": ["anger", "boredom"]}, "default")
 
 
 def test_the_stage_is_tested_and_published_beside_the_student(run):

@@ -214,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--validation", action="store_true", help="with --robustness: the validation recordings, to choose settings by"
     )
+    sub.add_argument("--model", default=None, help="with --robustness: asked instead of the runs' own, as for predict")
     sub.add_argument(
         "--on", default=None, metavar="CORPUS", help="test the model on another corpus: emodb, savee, cremad or table"
     )
@@ -429,8 +430,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     if args.robustness:
         return _robustness(args)
-    if args.validation:
-        raise ValueError("--validation goes with --robustness")
+    if args.validation or args.model:
+        raise ValueError(f"--{'validation' if args.validation else 'model'} goes with --robustness")
     if args.on:
         from vervet.evaluation.cross import cross
 
@@ -445,7 +446,7 @@ def _robustness(args: argparse.Namespace) -> int:
     from vervet.evaluation.robustness import summary
     from vervet.evaluation.run import measure_robustness
 
-    rows, picture = measure_robustness(args.run_folders, args.root, args.validation)
+    rows, picture = measure_robustness(args.run_folders, args.root, args.validation, args.model)
     print(json.dumps(rows, indent=1) if args.format == "json" else f"{summary(rows)}\nThe picture: {picture}")
     return 0
 

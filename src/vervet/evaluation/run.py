@@ -304,7 +304,7 @@ def present(folder: Path) -> list[dict[str, Any]]:
 
 
 def measure_robustness(
-    folders: Sequence[Path], root: Path | None = None, validation: bool = False
+    folders: Sequence[Path], root: Path | None = None, validation: bool = False, model: str | None = None
 ) -> tuple[list[dict[str, Any]], Path]:
     """Run the ONNX models of finished runs on their degraded test recordings.
 
@@ -316,6 +316,8 @@ def measure_robustness(
         Where the corpus lies; otherwise looked for under VERVET_CORPORA.
     validation : bool, optional
         Take the validation recordings instead: those on which settings may be chosen.
+    model : str, optional
+        Asked instead of the runs' own: as for `vervet.load`. It must not have heard these recordings.
 
     Returns
     -------
@@ -323,13 +325,13 @@ def measure_robustness(
         As `vervet.evaluation.robustness.robustness` gives them.
     picture : Path
         `robustness.png`; it lies with `robustness.json` in the run folder, of several folds in the folder of the folds.
-        Of validation recordings, `robustness-validation.png` and `.json`.
+        Of validation recordings, `robustness-validation.png` and `.json`; of another model, its name is added.
 
     Raises
     ------
     ValueError
-        If a run is not finished or has no such side, the runs are not folds of one experiment, or a test recording is
-        not found.
+        If a run is not finished or has no such side, the runs are not folds of one experiment, a test recording is not
+        found, or the other model lacks an emotion or was trained on these corpora by another split.
     """
     from vervet.evaluation.figures import robustness_figure
     from vervet.evaluation.robustness import robustness
@@ -345,20 +347,36 @@ def measure_robustness(
     for key in ("corpus", "protocol", "network", "recipe", "seed", "labels"):
         if any(one[key] != record[key] for one in last):
             raise ValueError(f"robustness pools the folds of one experiment; these differ in {key}")
-    predictors = [load(folder) for folder in folders]
+    predictors = [load(model or folder) for folder in folders]
+    if model:
+        for predictor, stages in zip(predictors, tested, strict=True):
+            _check_other(predictor.card, stages[-1].record, model)
     parts = [
         (predictor.probabilities, _clips(folder, root, record["corpus"], "validation" if validation else "test"))
         for predictor, folder in zip(predictors, folders, strict=True)
     ]
     measured = robustness(parts, predictors[0].labels)
     folds = f"fold {record['fold']}" if len(folders) == 1 else f"{len(folders)} folds"
-    title = f"{CORPORA.get(record['corpus'], record['corpus'])}, {folds}, {record['network']}, {record['recipe']}"
+    network = Path(model).stem if model else f"{record['network']}, {record['recipe']}"
+    title = f"{CORPORA.get(record['corpus'], record['corpus'])}, {folds}, {network}"
     out = folders[0] if len(folders) == 1 else folders[0].parent
-    picture = out / ("robustness-validation.png" if validation else "robustness.png")
+    parts_of_name = ("robustness", *(["validation"] if validation else []), *([Path(model).stem] if model else []))
+    picture = out / f"{'-'.join(parts_of_name)}.png"
     title += ", validation" if validation else ""
     picture.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n")
     robustness_figure(measured, title, record["protocol"]).savefig(picture, dpi=120)
     return measured, picture
+
+
+def _check_other(card: dict[str, Any], record: dict[str, Any], model: str) -> None:
+    """Whether a model that is not a run's own may be asked about its recordings."""
+    if lacking := sorted(set(record["labels"]) - set(card["labels"])):
+        raise ValueError(f"{model}: does not know {', '.join(lacking)}, which the run is tested on")
+    heard = sorted({*record["corpus"].split("+")} & {*card.get("corpora", ())})
+    if heard and card.get("split_hash") != record["split_hash"]:
+        raise ValueError(
+            f"{model}: was trained on {' and '.join(heard)} by another split, so it may have heard these recordings"
+        )
 
 
 def _clips(folder: Path, root: Path | None, corpus: str, side: str) -> list[Clip]:
