@@ -177,8 +177,8 @@ def test_a_stranger_is_left_as_is():
 
 def test_the_less_usual_a_recording_the_smaller_the_share_of_the_second_head():
     head, far = FunctionalsHead(3, 128), torch.full((1, FUNCTIONALS), 2.0)
-    assert float(head(far / 4)[1]) == pytest.approx(0.4)
-    assert float(head(far)[1]) == pytest.approx(0.4 / 4)
+    assert float(head(far / 4)[1]) == pytest.approx(0.5)
+    assert float(head(far)[1]) == pytest.approx(0.5 / 4)
     known = clip_statistics(far) * 1000  # of a speaker who always sounds like this
     assert float(head(far, known)[1]) == pytest.approx(0.6, abs=0.01)
 

@@ -37,7 +37,7 @@ SURE = 2.5  # how sharply the better of two combs is preferred, per bel
 VOICED = 1.5  # bels by which a comb must fit for the column to have a pitch
 OUTLIER = 4.0  # deviations
 SHRINK_MEAN, SHRINK_DEVIATION = 3.0, 5.0  # so many clips of nobody in particular count beside a speaker's own
-SHARE_STRANGER, SHARE_KNOWN = 0.4, 0.6  # of this head in the answer, and how that grows with what is known of a speaker
+SHARE_STRANGER, SHARE_KNOWN = 0.5, 0.6  # of this head in the answer, and how that grows with what is known of a speaker
 
 
 def combs(config: FrontEnd) -> Tensor:
