@@ -125,6 +125,7 @@ class Vit:
     time_convs: int = 0  # depthwise convolutions over five columns, before the blocks
     dropout: float = 0.0  # of attention's and feed-forward's outputs
     functionals: bool = False  # a second, linear head on statistics of the image; the stage `functionals` adds it
+    share: float = 0.4  # of that head in the answer about a stranger
 
     def __post_init__(self) -> None:
         by_column = self.patch == (self.image[0], 1)
@@ -137,6 +138,7 @@ class Vit:
             _require(patch > 0 and side % patch == 0, f"patch {name} {patch} does not divide image {name} {side}")
         _require(self.embed_dim % 2 == 0, "embed_dim must be even")
         _require(self.image[0] % 32 == 0 or not self.functionals, "functionals need a multiple of 32 bands")
+        _require(0 <= self.share <= 1, "share must be between 0 and 1")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -201,9 +203,11 @@ class Functionals:
 
     l2: float = 0.1  # half of it times the squared weights is added to the mean cross-entropy
     told: tuple[int, ...] = (0, 1, 3, 10, 30)  # other clips of the speaker; each clip trains with every one of these
+    share: float = 0.4  # of this head in the answer about a stranger; the less the network knows, the more
 
     def __post_init__(self) -> None:
         _require(self.l2 > 0, "functionals.l2 must be positive")
+        _require(0 <= self.share <= 1, "functionals.share must be between 0 and 1")
         _require(len(self.told) > 0 and min(self.told) >= 0, "functionals.told are numbers of clips, one or more")
 
 

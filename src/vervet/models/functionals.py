@@ -37,7 +37,7 @@ SURE = 2.5  # how sharply the better of two combs is preferred, per bel
 VOICED = 1.5  # bels by which a comb must fit for the column to have a pitch
 OUTLIER = 4.0  # deviations
 SHRINK_MEAN, SHRINK_DEVIATION = 3.0, 5.0  # so many clips of nobody in particular count beside a speaker's own
-SHARE_STRANGER, SHARE_KNOWN = 0.5, 0.6  # of this head in the answer, and how that grows with what is known of a speaker
+SHARE_KNOWN = 0.6  # of this head in the answer about somebody who is well known, if that is more than about a stranger
 
 
 def combs(config: FrontEnd) -> Tensor:
@@ -150,6 +150,8 @@ class FunctionalsHead(nn.Module):
         Number of emotions.
     height : int
         Number of bands of the images.
+    stranger : float, optional
+        Its share in the answer about somebody of whom nothing is known.
 
     Attributes
     ----------
@@ -166,8 +168,9 @@ class FunctionalsHead(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, classes: int, height: int):
+    def __init__(self, classes: int, height: int, stranger: float = 0.4):
         super().__init__()
+        self.stranger = stranger
         self.register_buffer("bels", torch.tensor(1.0))
         self.register_buffer("comb", torch.zeros(PITCHES, height))
         self.register_buffer("mean", torch.zeros(FUNCTIONALS))
@@ -207,10 +210,10 @@ class FunctionalsHead(nn.Module):
             Logits (batch, classes), and their share in the answer, (batch, 1): the more clips are known, the larger;
             the further the functionals lie from what is usual, the smaller.
         """
-        share: Tensor | float = SHARE_STRANGER
+        share: Tensor | float = self.stranger
         if speaker is not None:
             count = speaker[:, 2, :1]
-            share = share + (SHARE_KNOWN - SHARE_STRANGER) * count / (count + SHRINK_MEAN)
+            share = share + max(0.0, SHARE_KNOWN - self.stranger) * count / (count + SHRINK_MEAN)
         own = adapt(standardised, speaker)
         return self.linear(own), share / excess(own)
 

@@ -127,7 +127,7 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
-        self.functionals = FunctionalsHead(classes, config.image[0]) if config.functionals else None
+        self.functionals = FunctionalsHead(classes, config.image[0], config.share) if config.functionals else None
 
     @property
     def last_block(self) -> Block:

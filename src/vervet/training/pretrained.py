@@ -102,7 +102,7 @@ def start_from(recipe: Recipe, base: Base) -> Recipe:
         raise ValueError("training from a base has no teacher: give --student.alpha=0")
     front_end = merge(FrontEnd(), base.card["front_end"], base.name)
     dropout = recipe.student_network.dropout
-    network = replace(base.network.config, dropout=dropout, functionals=False)  # its stage adds them again
+    network = replace(base.network.config, dropout=dropout, functionals=False, share=Vit.share)  # its stage adds them
     for name, own, default, given in (
         ("front_end", recipe.front_end, FrontEnd(), front_end),
         ("student_network", recipe.student_network, replace(NETWORKS["student"], dropout=dropout), network),

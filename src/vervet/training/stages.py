@@ -140,7 +140,8 @@ def _functionals(workshop: Workshop) -> None:
     if workshop.accelerator.is_main_process:
         started = time.perf_counter()
         student, card = load_network(source)
-        model = VisionTransformer(replace(student.config, functionals=True), len(workshop.labels))
+        shape = replace(student.config, functionals=True, share=recipe.functionals.share)
+        model = VisionTransformer(shape, len(workshop.labels))
         model.load_state_dict(student.state_dict(), strict=False)
         assert model.functionals is not None
         model.functionals.read(recipe.front_end)
