@@ -413,6 +413,7 @@ def test_the_stage_needs_a_student(run, tmp_path, capsys):
     [
         ("--functionals.l2=0", "l2 must be positive"),
         ("--functionals.share=1.5", "share must be between 0 and 1"),
+        ("--student_network.share=0.5", "is set as functionals.share"),
         ("--functionals.told=[]", "told are numbers of clips"),
         ("--student_network.functionals=true", "from the stage of that name"),
         ("--stages=[functionals,student]", "in this order"),

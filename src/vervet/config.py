@@ -236,6 +236,8 @@ class Recipe:
         _require(in_order, f"stages are some of {', '.join(STAGES)}, in this order, each once")
         ours = self.student_network.functionals or self.teacher_network.functionals
         _require(not ours, "a network gets functionals from the stage of that name")
+        shares = {self.student_network.share, self.teacher_network.share}
+        _require(shares == {Vit.share}, "the share of the second head is set as functionals.share")
         if "functionals" in self.stages:
             dataclasses.replace(self.student_network, functionals=True)  # raises where they cannot be computed
         for stage in self.stages:
