@@ -245,7 +245,8 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
     titles(
         figure,
         title,
-        "Of unknown emotion; none is the clip that is scored. Dashed: without a second head. Bars: 95 % by speaker.",
+        "Of unknown emotion; none is the clip that is scored. Dashed: without a second head. Bars: 95 % by speaker.\n"
+        "The table under the picture says which networks have an older second head.",
     )
     return figure
 

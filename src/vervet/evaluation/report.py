@@ -148,6 +148,7 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "calibration": ("an object", lambda value: isinstance(value, dict)),
     "enrolled": ("an object with scores for each number of clips", _enrolled),
 }
+OLDER = "-1429"  # ends the name of networks whose second head read 1,429 functionals, before it heard pitch
 _OPTIONAL = {"folds", "kept_epoch", "by_speaker", "by_version", "calibration", "enrolled"}
 
 
@@ -647,9 +648,13 @@ def _enrolled_counts(groups: Sequence[Sequence[Record]]) -> list[str]:
 def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
     """What `enrolled_figure` draws, but for ablations."""
     groups = _enrolled_groups([one for one in records if not is_ablation(one)])
+    known = {tuple(members[0][key] for key in ("corpus", "protocol", "recipe", "network")) for members in groups}
     lines = []
     for members in groups:
         first = members[0]
+        successor = first["network"].removesuffix(OLDER)
+        if successor != first["network"] and (first["corpus"], first["protocol"], first["recipe"], successor) in known:
+            continue
         corpus, elsewhere = CORPORA.get(first["corpus"], first["corpus"]), first["protocol"].startswith("from ")
         words, *start = first["recipe"].split(" from ")
         recipe, *settings = words.split(" --")
