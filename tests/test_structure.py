@@ -21,7 +21,7 @@ MAY_USE = {
     "corpora": {"emotions", "config", "audio", "machine"},
     "spectrogram": {"config"},
     "augment": {"config", "audio"},
-    "models": {"config"},
+    "models": {"config", "spectrogram"},
     "evaluation": {"config", "emotions", "audio", "corpora", "models", "augment", "predict", "spectrogram"},
     "training": {
         "config",
