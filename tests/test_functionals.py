@@ -295,7 +295,7 @@ def test_clips_that_count_twice_weigh_twice_in_mean_and_deviation():
     again = Images(x.store, x.positions[repeated])
     names = [speakers[index] for index in repeated]
     assert fit_functionals(twin, again, emotions[repeated], names, settings, True, seed=0) == pytest.approx(loss, 1e-3)
-    torch.testing.assert_close(head.mean, twin.mean, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(head.mean, twin.mean, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(head.deviation, twin.deviation, rtol=1e-4, atol=1e-5)
 
 

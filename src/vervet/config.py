@@ -97,9 +97,8 @@ class Augment:
     online: Online = field(default_factory=Online)
 
     def __post_init__(self) -> None:
-        known = VERSIONS
         for version in self.versions:
-            _require(version in known, f"unknown version {version!r}; known: {', '.join(known)}")
+            _require(version in VERSIONS, f"unknown version {version!r}; known: {', '.join(VERSIONS)}")
         _require(self.versions[:1] == ("original",), "versions must begin with 'original'")
         _require(len(set(self.versions)) == len(self.versions), "versions must not repeat")
         _require(all(speed > 0 for speed in self.speeds) and len(self.speeds) > 0, "speeds must be positive")
@@ -203,7 +202,7 @@ class Functionals:
 
     l2: float = 0.1  # half of it times the squared weights is added to the mean cross-entropy
     told: tuple[int, ...] = (0, 1, 3, 10, 30)  # other clips of the speaker; each clip trains with every one of these
-    share: float = 0.4  # of this head in the answer about a stranger; the less the network knows, the more
+    share: float = Vit.share  # of this head in the answer about a stranger; the less the network knows, the more
 
     def __post_init__(self) -> None:
         _require(self.l2 > 0, "functionals.l2 must be positive")

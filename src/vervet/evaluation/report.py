@@ -515,17 +515,19 @@ EmoDB's test speaker 15 than networks of EmoDB alone; that it helps was then see
 EmoDB's speaker 16. And the second head of `student+functionals` was settled in view of test speakers: its functionals
 and its penalty on all of SAVEE, six of EmoDB and every fifth actor of CREMA-D; that it hears pitch, and voice and the
 rest apart, on those six and these actors, with SAVEE's scores in sight, and, that it ships so, on CREMA-D's actors
-1073 to 1080 and EmoDB's speaker 16; that in `vervet-small` it has half of the answer about a stranger, on those six;
-damping and its share in the answer on all of SAVEE and EmoDB, asked as another corpus, and on the first block of
-CREMA-D; that its share falls for unusual recordings, on CREMA-D's actors 1073 to 1080 and EmoDB's speaker 16,
-degraded. All ten speakers of EmoDB had by then been scored with the linear model alone, and with another share. That
-SAVEE starts from a model of CREMA-D and EmoDB, as `vervet-small from cremad+emodb`, was decided on validation
-speakers, who are test speakers of other folds; that the mean and deviation of its second head then count for 100
-clips, on all of SAVEE and EmoDB with the second head alone. To go on with noise and limited bands, and that what came
-of it ships, was decided on CREMA-D's actors 1073 to 1080 and EmoDB's speaker 16. So the rows of these two recipes are
-not wholly untouched, and may be too high. Rows of `student+functionals-1429` are of the second head before it heard
-pitch. An ellipsis between two commands stands for those of the other folds and seeds; results.json holds them all,
-with commit, machine and split. A command makes its row at the commit that is filed with it."""
+1073 to 1080 and EmoDB's speaker 16; that in `vervet-small` it has half of the answer about a stranger, on those six,
+as test speakers of the very runs filed here, and that elsewhere it has two fifths, on CREMA-D's actors 1073 to 1080
+and EmoDB's speaker 16, after the test side had been read with half; damping and its share in the answer on all of
+SAVEE and EmoDB, asked as another corpus, and on the first block of CREMA-D; that its share falls for unusual
+recordings, on CREMA-D's actors 1073 to 1080 and EmoDB's speaker 16, degraded. All ten speakers of EmoDB had by then
+been scored with the linear model alone, and with another share. That SAVEE starts from a model of CREMA-D and EmoDB,
+as `vervet-small from cremad+emodb`, was decided on validation speakers, who are test speakers of other folds; that
+the mean and deviation of its second head then count for 100 clips, on all of SAVEE and EmoDB with the second head
+alone. To go on with noise and limited bands, and that what came of it ships, was decided on CREMA-D's actors 1073 to
+1080 and EmoDB's speaker 16. So the rows of these two recipes are not wholly untouched, and may be too high. Rows of
+`student+functionals-1429` are of the second head before it heard pitch. An ellipsis between two commands stands for
+those of the other folds and seeds; results.json holds them all, with commit, machine and split. A command makes its
+row at the commit that is filed with it."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""

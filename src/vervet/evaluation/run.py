@@ -347,7 +347,7 @@ def measure_robustness(
     for key in ("corpus", "protocol", "network", "recipe", "seed", "labels"):
         if any(one[key] != record[key] for one in last):
             raise ValueError(f"robustness pools the folds of one experiment; these differ in {key}")
-    predictors = [load(model or folder) for folder in folders]
+    predictors = [load(model)] * len(folders) if model else [load(folder) for folder in folders]
     if model:
         for predictor, stages in zip(predictors, tested, strict=True):
             _check_other(predictor.card, stages[-1].record, model)

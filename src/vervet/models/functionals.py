@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vervet.config import FrontEnd
+from vervet.config import FrontEnd, Vit
 from vervet.spectrogram import mel_centres
 
 CEPSTRA, BANDS = 25, 32
@@ -168,7 +168,7 @@ class FunctionalsHead(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, classes: int, height: int, stranger: float = 0.4):
+    def __init__(self, classes: int, height: int, stranger: float = Vit.share):
         super().__init__()
         self.stranger = stranger
         self.register_buffer("bels", torch.tensor(1.0))
