@@ -23,7 +23,7 @@ def tell(images: Tensor, group: int, generator: torch.Generator) -> Tensor:
     group : int
         At least 2.
     generator : torch.Generator
-        On the CPU.
+        On the images' device.
 
     Returns
     -------
@@ -31,9 +31,9 @@ def tell(images: Tensor, group: int, generator: torch.Generator) -> Tensor:
         (batch, 3, n_mels), as a network's `speaker`; 0 where none is told.
     """
     found = statistics(images, heard(images)).unflatten(0, (-1, group))  # (groups, group, 3, n_mels)
-    many = torch.tensor([0, 1, min(3, group - 1), group - 1])
-    wanted = many[torch.randint(len(many), (len(found), group, 1), generator=generator)]
-    chance = torch.rand(len(found), group, group, generator=generator)
+    drawn = torch.randint(4, (len(found), group, 1), generator=generator, device=images.device)
+    wanted = torch.where(drawn < 2, drawn, torch.where(drawn == 2, min(3, group - 1), group - 1))
+    chance = torch.rand(len(found), group, group, generator=generator, device=images.device)
     chance.diagonal(dim1=1, dim2=2).fill_(2.0)  # nobody is told of itself
     chosen = (chance.argsort(dim=2).argsort(dim=2) < wanted).to(found)  # (groups, group, group)
     return torch.einsum("gij,gjsb->gisb", chosen, found).flatten(0, 1)

@@ -6,13 +6,14 @@ import hashlib
 import io
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -38,10 +39,14 @@ class Side:
     speakers: Tensor | None = None  # (len,) int64, who speaks
     corpora: Tensor | None = None  # (len,) int64, whose recordings they are
 
-    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images (n, 1, n_mels, width) float32, emotions (n,), targets (n, embed_dim), on the device."""
-        targets = None if self.targets is None else self.targets[indices].to(device)
-        return self.images[indices].to(device), self.emotions[indices].to(device), targets
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images (n, 1, n_mels, width) float32, emotions (n,), targets (n, embed_dim)."""
+        return self.images[indices], self.emotions[indices], None if self.targets is None else self.targets[indices]
+
+    def to(self, device: torch.device) -> "Side":
+        """Put what batches are made of on a device."""
+        targets = None if self.targets is None else self.targets.to(device)
+        return replace(self, images=self.images.to(device), emotions=self.emotions.to(device), targets=targets)
 
 
 def seed_of(*parts: object) -> int:
@@ -177,14 +182,17 @@ def fit(
     if stage.keep == "best" and not len(validation.images):
         raise ValueError(f"stage {name}: nothing validates, so no epoch is best; give --{name}.keep=last")
     device = accelerator.device
+    model.to(device)
+    train, validation = train.to(device), validation.to(device)
     optimizer = _optimizer(model, stage)
     checkpoint = folder / "checkpoint.safetensors"
     averaged = copy.deepcopy(model) if stage.average else None
     history, kept = _resume(checkpoint, model, averaged, optimizer, device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    judged = prepared if averaged is None else averaged.to(device)
-    shares = corpus_shares(train.corpora, stage.corpus_power)
-    weights = class_weights(train.emotions, len(labels), shares).to(device) if stage.balanced else None
+    judged = prepared if averaged is None else averaged
+    loop = _Loop(
+        prepared, averaged, optimizer, stage, train, len(labels), online or Online(), front_end, accelerator, precision
+    )
     log = _Log(folder, name, history) if accelerator.is_main_process else None
     batches = len(_order(train, stage, 0)) // stage.batch_size
     with tqdm(
@@ -194,12 +202,7 @@ def fit(
         for epoch in range(len(history), stage.epochs):
             started = time.perf_counter()
             lr = learning_rate(stage, epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            train_loss = _epoch(
-                prepared, averaged, optimizer, stage, train, weights, online or Online(), front_end,
-                len(labels), seed_of(seed, name, epoch), accelerator, precision, bar,
-            )  # fmt: skip
+            train_loss = loop.epoch(lr, seed_of(seed, name, epoch), bar)
             if not train_loss < float("inf"):
                 raise ValueError(f"stage {name}, epoch {epoch}: the loss is {train_loss}; lower {name}.lr")
             validation_loss, uar = _validate(judged, stage, validation, labels, device, precision)
@@ -225,12 +228,14 @@ def learning_rate(stage: Stage, epoch: int) -> float:
 
 
 def _optimizer(model: VisionTransformer, stage: Stage) -> torch.optim.Optimizer:
+    gpu = model.cls.is_cuda
+    lr = torch.tensor(stage.lr, device=model.cls.device) if gpu else stage.lr  # where a graph may find it changed
     if not stage.weight_decay:
-        return torch.optim.Adam(model.parameters(), lr=stage.lr, fused=True)
+        return torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=gpu)
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]  # biases, norms, the CLS token
     groups = [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=stage.lr, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, fused=True, capturable=gpu)
 
 
 def corpus_shares(corpora: Tensor | None, power: float) -> Tensor | None:
@@ -262,55 +267,117 @@ def kept_epoch(history: list[dict[str, float]], stage: Stage) -> int:
     return int(chosen["epoch"])
 
 
-def _epoch(
-    model, averaged: VisionTransformer | None, optimizer, stage: Stage, train: Side, weights: Tensor | None,
-    online: Online, front_end: FrontEnd | None, classes: int, seed: int, accelerator: Accelerator,
-    precision: Precision, bar: tqdm,
-) -> float:  # fmt: skip
-    """Go once through the training side in random order; the last, incomplete batch is left to another epoch."""
-    model.train()
-    total, count, config = 0.0, 0, accelerator.unwrap_model(model).config
-    generator = torch.Generator().manual_seed(seed_of(seed, "online", accelerator.process_index))
-    torch.manual_seed(seed_of(seed, "dropout", accelerator.process_index))
-    for indices in _order(train, stage, seed).split(stage.batch_size):
-        groups = indices.reshape(-1, stage.enrol or 1)
-        share = groups[accelerator.process_index :: accelerator.num_processes].flatten()
-        images, emotions, targets = train.batch(share, accelerator.device)
+class _Loop:
+    """Goes through the training side epoch by epoch.
+
+    Of networks this small a GPU computes a batch faster than its hundreds of kernels can be launched one by one. After
+    a few batches the next is recorded as a CUDA graph, and launched as a whole from then on.
+    """
+
+    FIRST = 3  # batches before the recording: libraries and the optimizer set themselves up
+
+    def __init__(
+        self, model, averaged: VisionTransformer | None, optimizer, stage: Stage, train: Side, classes: int,
+        online: Online, front_end: FrontEnd | None, accelerator: Accelerator, precision: Precision,
+    ) -> None:  # fmt: skip
+        self.model, self.averaged, self.optimizer = model, averaged, optimizer
+        self.bare: VisionTransformer = accelerator.unwrap_model(model)
+        self.stage, self.train, self.classes, self.accelerator = stage, train, classes, accelerator
+        self.online, self.front_end = online, front_end
+        self.precision: Precision = precision
+        self.device = accelerator.device
+        self.generator = torch.Generator(self.device)
+        shares = corpus_shares(train.corpora, stage.corpus_power)
+        shares = None if shares is None else shares.to(self.device)
+        self.weights = class_weights(train.emotions, classes, shares).to(self.device) if stage.balanced else None
+        self.group = stage.enrol or 1  # clips that stay together
+        share = len(range(stage.batch_size // self.group)[accelerator.process_index :: accelerator.num_processes])
+        self.indices = torch.zeros(share * self.group, dtype=torch.long, device=self.device)
+        self.total = torch.zeros((), device=self.device)
+        self.done = 0  # batches since training began or went on
+        self.stream = torch.cuda.Stream() if self.device.type == "cuda" else None
+        self.recorded = self.stream is not None and accelerator.num_processes == 1 and not online.mixup
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def epoch(self, lr: float, seed: int, bar: tqdm) -> float:
+        """Go once through the training side in random order: the mean loss.
+
+        The last, incomplete batch is left to another epoch.
+        """
+        number, many = self.accelerator.process_index, self.accelerator.num_processes
+        self.model.train()
+        self.generator.manual_seed(seed_of(seed, "online", number))
+        torch.manual_seed(seed_of(seed, "dropout", number))
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self.total.zero_()
+        order = _order(self.train, self.stage, seed).reshape(-1, self.stage.batch_size // self.group, self.group)
+        order = order[:, number::many].flatten(1).to(self.device)  # (batches, this process's share)
+        if self.stream:
+            self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            for count, indices in enumerate(order, 1):
+                self.indices.copy_(indices)
+                self._run()
+                bar.update()
+                if count % 20 == 0 and not bar.disable:
+                    bar.set_postfix(loss=f"{float(self.total) / count:.3f}", lr=f"{lr:.0e}")
+        if self.stream:
+            torch.cuda.current_stream().wait_stream(self.stream)
+        mean = self.accelerator.reduce(self.total / len(order), "mean")
+        assert isinstance(mean, Tensor)
+        return float(mean)
+
+    def _run(self) -> None:
+        """Train on the batch of `indices`."""
+        self.done += 1
+        if self.recorded and self.graph is None and self.done > self.FIRST:
+            self.graph = torch.cuda.CUDAGraph()
+            self.graph.register_generator_state(self.generator)
+            with torch.cuda.graph(self.graph, stream=self.stream):
+                self._step()
+        if self.graph is None:
+            self._step()
+        else:
+            self.graph.replay()
+
+    def _step(self) -> None:
+        stage, online = self.stage, self.online
+        images, emotions, targets = self.train.batch(self.indices)
         if online != Online():
-            images = disturb(images, online, generator, stage.enrol or 1, front_end)
-        told = (tell(images, stage.enrol, generator),) if stage.enrol else ()
+            images = disturb(images, online, self.generator, self.group, self.front_end)
+        told = (tell(images, stage.enrol, self.generator),) if stage.enrol else ()
         if online != Online():
-            shares = F.one_hot(emotions, classes).float()
-            images, emotions, targets = mix(images, shares, online, generator, targets, stage.enrol)
-        with autocast(accelerator.device, precision):
-            logits, features = model(_trimmed(images, config), *told)
-        loss = loss_of(stage, logits, features, emotions, targets, weights)
-        accelerator.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if averaged is not None:
-            _average(averaged, accelerator.unwrap_model(model), stage.average)
-        total, count = total + loss.detach(), count + 1
-        bar.update()
-        if count % 20 == 0:
-            bar.set_postfix(loss=f"{float(total) / count:.3f}", lr=f"{optimizer.param_groups[0]['lr']:.0e}")
-    mean = accelerator.reduce(torch.as_tensor(total / count, device=accelerator.device), "mean")
-    assert isinstance(mean, Tensor)
-    return float(mean)
+            shares = F.one_hot(emotions, self.classes).float()
+            images, emotions, targets = mix(images, shares, online, self.generator, targets, stage.enrol)
+        with autocast(self.device, self.precision):
+            logits, features = self.model(_trimmed(images, self.bare.config), *told)
+        loss = loss_of(stage, logits, features, emotions, targets, self.weights)
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.averaged is not None:
+            _average(self.averaged, self.bare, stage.average)
+        self.total += loss.detach()
 
 
 @torch.no_grad()
 def _average(averaged: VisionTransformer, model: VisionTransformer, decay: float) -> None:
     """Move the running mean of the weights a little towards the weights."""
-    for mean, now in zip(averaged.parameters(), model.parameters(), strict=True):
-        mean.lerp_(now, 1 - decay)
+    get_ema_multi_avg_fn(decay)(list(averaged.parameters()), list(model.parameters()), 0)
     for mean, now in zip(averaged.buffers(), model.buffers(), strict=True):
         mean.copy_(now)  # what BatchNorm has seen is a running mean already
 
 
 def _trimmed(images: Tensor, config: Vit) -> Tensor:
-    """Without the columns at the end that are black in all images, where a network masks them anyway."""
-    if not config.mask_padding:
+    """Without the columns at the end that are black in all images, where a network masks them anyway.
+
+    A GPU would have to wait for the answer to how many these are: they stay.
+    """
+    if not config.mask_padding or images.is_cuda:
         return images
     numbers = torch.arange(1, images.shape[-1] + 1, device=images.device)
     return images[..., : max(1, int((heard(images) * numbers).max()))]
@@ -361,7 +428,8 @@ def _validate(
     if not len(side.images):
         return math.nan, math.nan
     logits, features = predict(model, side.images, device, precision)
-    loss = float(loss_of(stage, logits, features, side.emotions, side.targets))
+    targets = None if side.targets is None else side.targets.cpu()
+    loss = float(loss_of(stage, logits, features, side.emotions.cpu(), targets))
     true = [labels[i] for i in side.emotions.tolist()]
     return loss, scores(true, [labels[i] for i in logits.argmax(1).tolist()], labels).uar
 
@@ -384,7 +452,6 @@ def _resume(
     path: Path, model: VisionTransformer, averaged: VisionTransformer | None, optimizer, device: torch.device
 ) -> tuple[list, dict[str, Tensor]]:
     """Take up the last checkpoint, if there is one; Adam's state is put back parameter by parameter."""
-    model.to(device)
     if not path.exists():
         return [], {}
     tensors, data = load(path)

@@ -61,13 +61,14 @@ def fit_functionals(
         batches = torch.arange(len(images)).split(BATCH)
         bar = tqdm(batches, desc="functionals", unit="batch", disable=None)
         found = torch.cat([head.summed(batch, heard(batch)) for batch in map(images.__getitem__, bar)])
-        counts = torch.ones(len(found)) if shares is None else shares
+        counts = torch.ones(len(found)).to(found) if shares is None else shares.to(found)
         mean = torch.einsum("n,nf->f", counts / counts.sum(), found)
         deviation = torch.einsum("n,nf->f", counts / counts.sum(), (found - mean).square()).sqrt().clamp(min=1e-3)
         if start is None:
             head.linear.weight.zero_()
             head.linear.bias.zero_()
         else:
+            start = start.to(found.device)
             head.linear.load_state_dict(start.linear.state_dict())
             own = len(found) / (len(found) + START_CLIPS)
             mean = torch.lerp(start.mean, mean, own)

@@ -25,7 +25,7 @@ def disturb(
     settings : Online
         How much of each. Where all are 0 the images come back as they are.
     generator : torch.Generator
-        On the CPU; decides every draw.
+        On the images' device; decides every draw.
     group : int
         So many images that follow one another are of one speaker and one place: warp, colour, noise and limits are the
         same.
@@ -41,7 +41,7 @@ def disturb(
     bits = front_end.range_db / 10 * math.log2(10)  # powers of two between 0 and 1 of an image
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return (low + (high - low) * torch.rand(len(images), *shape, generator=generator)).to(device)
+        return low + (high - low) * torch.rand(len(images), *shape, generator=generator, device=device)
 
     def shared(low: float, high: float, *shape: int) -> Tensor:
         return uniform(low, high, *shape)[::group].repeat_interleave(group, dim=0)
@@ -59,7 +59,7 @@ def disturb(
     if settings.noise:
         loudest = (images * columns).unflatten(0, (-1, group)).amax(dim=(1, 3, 4)).repeat_interleave(group, dim=0)
         below = shared(-60, -20, 1, 1, 1) / front_end.range_db + 0.1 * _curve(shared(-1, 1, 4), images.shape[2])
-        floor = loudest[:, None, None] + below + 0.02 * torch.randn(images.shape, generator=generator).to(device)
+        floor = loudest[:, None, None] + below + 0.02 * torch.randn(images.shape, generator=generator, device=device)
         images = some_with(floor, settings.noise)
     if settings.hiss:
         rank = images.shape[3] - math.ceil(0.98 * images.shape[3]) + 1
@@ -67,7 +67,7 @@ def disturb(
         loud = loud.unflatten(0, (-1, group)).amax(1).repeat_interleave(group, dim=0)
         loud = F.avg_pool1d(loud[:, None], 9, 1, 4, count_include_pad=False)[..., None]  # (batch, 1, height, 1), smooth
         floor = loud + shared(-50, -10, 1, 1, 1) / front_end.range_db
-        floor = floor + 2 / front_end.range_db * torch.randn(images.shape, generator=generator).to(device)
+        floor = floor + 2 / front_end.range_db * torch.randn(images.shape, generator=generator, device=device)
         images = some_with(floor, settings.hiss)
     if settings.colour_db or settings.noise or settings.hiss:
         if front_end.reference == "clip":
@@ -75,7 +75,7 @@ def disturb(
         images = images.clamp(0, 1) * columns
     if settings.band_limit:
         low, high = shared(0, LOWEST, 1, 1, 1), shared(HIGHEST, 1, 1, 1, 1)
-        place = ((torch.arange(images.shape[2]).to(device) + 0.5) / images.shape[2])[:, None]
+        place = ((torch.arange(images.shape[2], device=device) + 0.5) / images.shape[2])[:, None]
         cut = (place < low) | (place > high)
         images = images.masked_fill(cut & (shared(0, 1, 1, 1, 1) < settings.band_limit), 0)
     for _ in range(2):
@@ -103,7 +103,7 @@ def mix(
     settings : Online
         `mixup` is the parameter of the Beta distribution.
     generator : torch.Generator
-        On the CPU.
+        On the images' device.
     targets : Tensor, optional
         (batch, embed_dim).
     group : int
@@ -121,11 +121,12 @@ def mix(
     if not settings.mixup:
         return images, shares, targets
     group = group or len(images)
-    places = torch.rand(len(images) // group, group, generator=generator).argsort(dim=1)
-    order = (places + torch.arange(0, len(images), group)[:, None]).flatten().to(images.device)
-    rng = np.random.default_rng(int(torch.randint(1 << 62, (), generator=generator)))
+    device = images.device
+    places = torch.rand(len(images) // group, group, generator=generator, device=device).argsort(dim=1)
+    order = (places + torch.arange(0, len(images), group, device=device)[:, None]).flatten()
+    rng = np.random.default_rng(int(torch.randint(1 << 62, (), generator=generator, device=device)))
     drawn = torch.from_numpy(rng.beta(settings.mixup, settings.mixup, len(images))).float()
-    share = torch.maximum(drawn, 1 - drawn).to(images.device)  # the image itself counts more than its guest
+    share = torch.maximum(drawn, 1 - drawn).to(device)  # the image itself counts more than its guest
 
     def blend(values: Tensor) -> Tensor:
         weight = share.reshape(-1, *[1] * (values.dim() - 1))

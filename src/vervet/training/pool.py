@@ -60,13 +60,13 @@ class Images:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """(n,) int64 -> (n, 1, n_mels, width) float32, on the store's device."""
-        return self.store[self.positions[indices].to(self.store.device)].float()
+        return self.store[self.positions[indices.to(self.positions.device)]].float()
 
     def to(self, device: torch.device) -> "Images":
         """Copy these images, and no others, to a device; on the CPU they stay on disk."""
         if device.type == "cpu":
             return self
-        return Images(self.store[self.positions].to(device), torch.arange(len(self)))
+        return Images(self.store[self.positions].to(device), torch.arange(len(self), device=device))
 
 
 def make_pool(utterances: Sequence[Utterance], front_end: FrontEnd, augment: Augment, cache: Path) -> Pool:

@@ -40,7 +40,7 @@ class Workshop:
         emotions = torch.tensor([self.labels.index(sample.utterance.emotion) for sample in samples])
         speakers = _numbered([sample.utterance.speaker for sample in samples])
         corpora = _numbered([sample.utterance.corpus for sample in samples])
-        return Side(self.pool.select(samples).to(self.accelerator.device), emotions, targets, speakers, corpora)
+        return Side(self.pool.select(samples), emotions, targets, speakers, corpora)
 
 
 def run_stages(workshop: Workshop) -> None:
@@ -98,9 +98,10 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
     if workshop.accelerator.is_main_process:
         started = time.perf_counter()
         images, emotions, speakers, shares = _recorded(workshop)
-        known, cpu = statistics_of(model, images), torch.device("cpu")
-        told = _told(workshop, speakers)
-        features = [predict(model, images, cpu, told=met(known, speakers, count, recipe.seed))[1] for count in told]
+        device = workshop.accelerator.device
+        known, told = statistics_of(model.to(device), images), _told(workshop, speakers)
+        features = [predict(model, images, device, told=met(known, speakers, count, recipe.seed))[1] for count in told]
+        model.cpu()
         loss = fit_linear(
             model.head, torch.cat(features), emotions.repeat(len(told)), settings.head_l2, settings.balanced,
             settings.label_smoothing, None if shares is None else shares.repeat(len(told)),
@@ -118,7 +119,8 @@ def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str], Tensor | N
     emotions = torch.tensor([workshop.labels.index(sample.utterance.emotion) for sample in samples])
     corpora = _numbered([sample.utterance.corpus for sample in samples])
     shares = corpus_shares(corpora, workshop.recipe.student.corpus_power)
-    return workshop.pool.select(samples), emotions, [sample.utterance.speaker for sample in samples], shares
+    images = workshop.pool.select(samples).to(workshop.accelerator.device)
+    return images, emotions, [sample.utterance.speaker for sample in samples], shares
 
 
 def _numbered(names: Sequence[str]) -> Tensor:
@@ -145,6 +147,7 @@ def _functionals(workshop: Workshop) -> None:
         model.load_state_dict(student.state_dict(), strict=False)
         assert model.functionals is not None
         model.functionals.read(recipe.front_end)
+        model.to(workshop.accelerator.device)
         images, emotions, speakers, shares = _recorded(workshop)
         settings = replace(recipe.functionals, told=_told(workshop, speakers))
         loss = fit_functionals(
