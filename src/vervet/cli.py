@@ -353,7 +353,6 @@ def _audit(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from vervet.config import load_recipe, recipe_name
     from vervet.evaluation.run import present, summary
-    from vervet.export import export
     from vervet.training.run import train
 
     recipe = load_recipe(args.recipe, args.settings)
@@ -368,6 +367,8 @@ def _train(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first
         if not args.no_export:
+            from vervet.export import export
+
             print(export(run, run / "model.onnx"), file=sys.stderr)
         if args.protocol != "all":  # which tests nothing
             print(summary(present(run)))

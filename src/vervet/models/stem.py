@@ -28,7 +28,9 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> the same shape."""
-        if images.is_cuda or torch.compiler.is_compiling():
+        if images.is_cuda:
+            return self._on_gpu(images)
+        if torch.compiler.is_compiling():
             return self._together(images)
         return torch.cat([self._alone(image) for image in images.split(1)])
 
@@ -37,6 +39,14 @@ class ConvStem(nn.Module):
         for conv in self.convs:
             images = conv(images)
             images = F.gelu(F.group_norm(images, num_groups=images.shape[1]))
+        return images
+
+    def _on_gpu(self, images: Tensor) -> Tensor:
+        """The same, but under autocast what lies between convolutions stays in their precision: memory is the limit."""
+        for conv in self.convs:
+            images = conv(images)
+            with torch.autocast("cuda", enabled=False):
+                images = F.gelu(F.group_norm(images, num_groups=images.shape[1]))
         return images
 
     def _alone(self, image: Tensor) -> Tensor:
