@@ -178,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-export", action="store_true", help="write no ONNX file")
     sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    sub.add_argument("--compile", action="store_true", help="compile networks: worth it for long runs on a GPU")
 
     sub = command(
         "finetune", _finetune, "train a model on with clips of your own; --key=value overrides a setting", settings=True
@@ -201,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--jobs", type=int, default=1, help="how many runs at a time; default: 1")
     sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    sub.add_argument("--compile", action="store_true", help="compile networks: worth it for long runs on a GPU")
 
     sub = command("evaluate", _evaluate, "the scores of finished runs on their test side")
     sub.add_argument(
@@ -363,7 +365,7 @@ def _train(args: argparse.Namespace) -> int:
     name, fold = recipe_name(args.recipe, args.settings), int(args.fold)
     run = train(
         recipe, args.corpus, args.root, args.protocol, fold, args.out, cache, name, command, args.cpu, args.teacher,
-        args.init,
+        args.init, args.compile,
     )  # fmt: skip
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first
         if not args.no_export:
@@ -387,7 +389,13 @@ def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
     words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings)
     jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}", recipe) for fold in folds]
-    print(summary(evaluate(run_jobs(jobs, args.jobs, _passed_on(args, "root", "cache", "cpu", "init", "no_export")))))
+    print(
+        summary(
+            evaluate(
+                run_jobs(jobs, args.jobs, _passed_on(args, "root", "cache", "cpu", "compile", "init", "no_export"))
+            )
+        )
+    )
     return 0
 
 
@@ -408,7 +416,7 @@ def _study(args: argparse.Namespace) -> int:
 
     jobs = read_study(args.study, args.out)
     try:
-        run_jobs(jobs, args.jobs, _passed_on(args, "cache", "cpu"))
+        run_jobs(jobs, args.jobs, _passed_on(args, "cache", "cpu", "compile"))
     finally:  # what is finished is filed even where a run failed or the study was interrupted
         finished = [job.folder for job in jobs if job.finished and job.tests]
         if finished:

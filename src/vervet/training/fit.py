@@ -108,7 +108,7 @@ def loss_of(
 
 @torch.inference_mode()
 def predict(
-    model: torch.nn.Module,
+    model: VisionTransformer,
     images: Images,
     device: torch.device,
     precision: Precision = "float32",
@@ -119,12 +119,11 @@ def predict(
     `told` (len, 3, n_mels) says of each image what the network knows of the speaker.
     """
     model.eval()
-    parts, config = [], getattr(model, "module", model).config
-    assert isinstance(config, Vit)
+    parts = []
     for indices in torch.arange(len(images)).split(EVALUATION_BATCH):
         with autocast(device, precision):
             known = () if told is None else (told[indices].to(device),)
-            logits, features = model(_trimmed(images[indices].to(device), config), *known)
+            logits, features = model(_trimmed(images[indices].to(device), model.config), *known)
         parts.append((logits.float().cpu(), features.float().cpu()))
     logits, features = zip(*parts, strict=True)
     return torch.cat(logits), torch.cat(features)
@@ -189,9 +188,18 @@ def fit(
     averaged = copy.deepcopy(model) if stage.average else None
     history, kept = _resume(checkpoint, model, averaged, optimizer, device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    judged = prepared if averaged is None else averaged
     loop = _Loop(
-        prepared, averaged, optimizer, stage, train, len(labels), online or Online(), front_end, accelerator, precision
+        prepared,
+        model,
+        averaged,
+        optimizer,
+        stage,
+        train,
+        len(labels),
+        online or Online(),
+        front_end,
+        accelerator,
+        precision,
     )
     log = _Log(folder, name, history) if accelerator.is_main_process else None
     batches = len(_order(train, stage, 0)) // stage.batch_size
@@ -205,7 +213,7 @@ def fit(
             train_loss = loop.epoch(lr, seed_of(seed, name, epoch), bar)
             if not train_loss < float("inf"):
                 raise ValueError(f"stage {name}, epoch {epoch}: the loss is {train_loss}; lower {name}.lr")
-            validation_loss, uar = _validate(judged, stage, validation, labels, device, precision)
+            validation_loss, uar = _validate(averaged or model, stage, validation, labels, device, precision)
             row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss, "validation_uar": uar}
             history.append(row | {"lr": lr, "seconds": time.perf_counter() - started})
             if epoch == kept_epoch(history, stage):
@@ -215,7 +223,7 @@ def fit(
                 _save(checkpoint, model, averaged, optimizer, kept, history)
                 log.add(history)
             accelerator.wait_for_everyone()
-    accelerator.unwrap_model(prepared).load_state_dict(kept)
+    model.load_state_dict(kept)
     accelerator.free_memory()
     return history
 
@@ -277,11 +285,11 @@ class _Loop:
     FIRST = 3  # batches before the recording: libraries and the optimizer set themselves up
 
     def __init__(
-        self, model, averaged: VisionTransformer | None, optimizer, stage: Stage, train: Side, classes: int,
+        self, prepared, model: VisionTransformer, averaged: VisionTransformer | None, optimizer, stage: Stage,
+        train: Side, classes: int,
         online: Online, front_end: FrontEnd | None, accelerator: Accelerator, precision: Precision,
     ) -> None:  # fmt: skip
-        self.model, self.averaged, self.optimizer = model, averaged, optimizer
-        self.bare: VisionTransformer = accelerator.unwrap_model(model)
+        self.prepared, self.model, self.averaged, self.optimizer = prepared, model, averaged, optimizer
         self.stage, self.train, self.classes, self.accelerator = stage, train, classes, accelerator
         self.online, self.front_end = online, front_end
         self.precision: Precision = precision
@@ -305,7 +313,7 @@ class _Loop:
         The last, incomplete batch is left to another epoch.
         """
         number, many = self.accelerator.process_index, self.accelerator.num_processes
-        self.model.train()
+        self.prepared.train()
         self.generator.manual_seed(seed_of(seed, "online", number))
         torch.manual_seed(seed_of(seed, "dropout", number))
         for group in self.optimizer.param_groups:
@@ -354,22 +362,26 @@ class _Loop:
             shares = F.one_hot(emotions, self.classes).float()
             images, emotions, targets = mix(images, shares, online, self.generator, targets, stage.enrol)
         with autocast(self.device, self.precision):
-            logits, features = self.model(_trimmed(images, self.bare.config), *told)
+            logits, features = self.prepared(_trimmed(images, self.model.config), *told)
         loss = loss_of(stage, logits, features, emotions, targets, self.weights)
         self.accelerator.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.averaged is not None:
-            _average(self.averaged, self.bare, stage.average)
+            _average(self.averaged, self.model, stage.average)
         self.total += loss.detach()
 
 
 @torch.no_grad()
 def _average(averaged: VisionTransformer, model: VisionTransformer, decay: float) -> None:
-    """Move the running mean of the weights a little towards the weights."""
-    get_ema_multi_avg_fn(decay)(list(averaged.parameters()), list(model.parameters()), 0)
-    for mean, now in zip(averaged.buffers(), model.buffers(), strict=True):
-        mean.copy_(now)  # what BatchNorm has seen is a running mean already
+    """Move the running mean of the weights, and of what BatchNorm has seen, a little towards what they are now.
+
+    BatchNorm's own running mean is over some twenty batches: too few, if half of them are noisy.
+    """
+    average = get_ema_multi_avg_fn(decay)
+    now = [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]
+    mean = [*averaged.parameters(), *(buffer for buffer in averaged.buffers() if buffer.is_floating_point())]
+    average(mean, now, 0)
 
 
 def _trimmed(images: Tensor, config: Vit) -> Tensor:
