@@ -111,10 +111,13 @@ class Reduce(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         sound = columns[:, None].to(images.dtype)  # (batch, 1, width)
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            images = F.gelu(norm(conv(images)))
+            images = conv(images)
             if number < 2:  # a column holds sound if one of the two that it stands for does
                 sound = F.max_pool1d(F.pad(sound, (0, 1)), kernel_size=2)
-            images = images * sound[:, :, None].to(images.dtype)
+            weight = sound[:, :, None].to(images.dtype)  # (batch, 1, 1, width)
+            assert isinstance(norm, nn.BatchNorm2d)
+            images = _normalised(images, weight, norm) if norm.training else norm(images)
+            images = F.gelu(images) * weight
         return images, sound[:, 0] > 0
 
     def train(self, mode: bool = True) -> Self:
@@ -138,3 +141,38 @@ class Reduce(nn.Module):
             norm.weight.fill_(1)
             norm.running_mean.fill_(0)
             norm.running_var.fill_(1 - norm.eps)
+
+
+def _normalised(images: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """BatchNorm in training, over the columns that hold sound.
+
+    Padding would change what is normalised by from batch to batch, with how long the clips in it happen to be, which a
+    network learns from and does not meet when it is used.
+
+    Parameters
+    ----------
+    images : Tensor
+        (batch, channels, height, width).
+    weight : Tensor
+        (batch, 1, 1, width), 1 where there is sound, else 0.
+    norm : nn.BatchNorm2d
+        Its running statistics are moved.
+
+    Returns
+    -------
+    Tensor
+        Of the shape and dtype of `images`.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.momentum is not None
+    values = (images * weight).permute(0, 2, 3, 1).flatten(0, 2).float()  # (pixels, channels), 0 where there is padding
+    count = (weight.float().sum() * images.shape[2]).clamp(min=1)
+    mean = values.sum(0) / count
+    var = ((values * values).sum(0) / count - mean * mean).clamp(min=0)
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(var, norm.momentum)
+    scale = norm.weight * (var + norm.eps).rsqrt()
+    shift = norm.bias - mean * scale
+    return torch.addcmul(shift[:, None, None].to(images.dtype), images, scale[:, None, None].to(images.dtype))
