@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from vervet.config import NETWORKS, STEM, Vit
 from vervet.models.patches import PatchEmbedding, coordinate_planes, heard, sinusoidal_positions, standardise
-from vervet.models.stem import ConvStem
+from vervet.models.stem import ConvStem, _normalised
 from vervet.models.vit import VisionTransformer
 
 
@@ -296,6 +296,35 @@ def test_reduced_padding_says_nothing(end):
     narrow_logits, narrow_features = model(images[..., :end])
     torch.testing.assert_close(narrow_logits, logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(narrow_features, features, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("end", [1, 18, 30])
+def test_padding_is_not_learnt_from(end):
+    """In training BatchNorm counts columns with sound alone, so a batch of short clips is as one that is cut."""
+    whole, cut = (build(small(**REDUCED, time_convs=2)).train() for _ in range(2))
+    images = torch.rand(4, 1, 32, 50, generator=torch.Generator().manual_seed(3))
+    images[..., end:] = 0
+    torch.testing.assert_close(cut(images[..., :end])[0], whole(images)[0], rtol=0, atol=1e-5)
+    assert whole.reduce is not None
+    assert cut.reduce is not None
+    for ours, theirs in zip(whole.reduce.buffers(), cut.reduce.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert not torch.equal(whole.reduce.norms[0].running_var, torch.ones(4))
+
+
+def test_where_all_is_sound_it_is_the_batchnorm_of_pytorch():
+    x = torch.randn(3, 5, 8, 12, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    ours, theirs = torch.nn.BatchNorm2d(5).train(), torch.nn.BatchNorm2d(5).train()
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    made, expected = _normalised(a, torch.ones(3, 1, 1, 12), ours), theirs(b)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    (made * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-2, atol=0)  # theirs divides by n - 1
 
 
 @torch.no_grad()

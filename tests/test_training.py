@@ -15,7 +15,7 @@ import torch
 import vervet
 from vervet.augment import version
 from vervet.cli import main
-from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage
+from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage, Vit
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import Sample
 from vervet.evaluation.report import validate
@@ -23,7 +23,19 @@ from vervet.evaluation.run import evaluate
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
-from vervet.training.fit import Side, _Log, _order, autocast, class_weights, corpus_shares, kept_epoch, loss_of, usable
+from vervet.training.fit import (
+    Side,
+    _average,
+    _Log,
+    _Loop,
+    _order,
+    autocast,
+    class_weights,
+    corpus_shares,
+    kept_epoch,
+    loss_of,
+    usable,
+)  # fmt: skip
 from vervet.training.linear import fit_linear
 from vervet.training.pool import make_pool
 from vervet.training.study import folds_of, read_study, run_jobs
@@ -176,6 +188,43 @@ def test_bfloat16_trains_too_where_a_run_was_killed_at_its_very_start(tiny_recip
     more = ("--stages=student", "--student.alpha=0", "--precision=bfloat16", "--student.epochs=1")
     assert main(words(tiny_recipe, tiny_corpus, out, *more)) == 0
     assert {tensor.dtype for tensor in weights(out).values()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler, which torch.compile needs on a CPU")
+def test_compiled_networks_train_alike(tiny_recipe, tiny_corpus, tmp_path):
+    more = ("--stages=student", "--student.alpha=0", "--student.epochs=2")
+    for name, words_too in (("plain", ()), ("compiled", ("--compile",))):
+        assert main([*words(tiny_recipe, tiny_corpus, tmp_path / name, *more), *words_too]) == 0
+    plain, compiled = weights(tmp_path / "plain"), weights(tmp_path / "compiled")
+    assert plain.keys() == compiled.keys()
+    assert all(torch.allclose(plain[name], compiled[name], atol=1e-4) for name in plain)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_recorded_batch_trains_as_one_that_is_not(tiny_recipe, tiny_corpus, tmp_path, monkeypatch):
+    losses = []
+    for name, first in (("recorded", 1), ("plain", 10**9)):
+        monkeypatch.setattr(_Loop, "FIRST", first)
+        line = words(tiny_recipe, tiny_corpus, tmp_path / name, "--stages=student", "--student.alpha=0")
+        assert main([word for word in line if word != "--cpu"]) == 0
+        losses.append(
+            [float(row["train_loss"]) for row in csv.DictReader((tmp_path / name / "student" / "log.csv").open())]
+        )
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_what_batchnorm_has_seen_is_averaged_like_the_weights():
+    shape = Vit(depth=1, image=(8, 8), patch=(8, 1), reduce=(2,))
+    mean, now = VisionTransformer(shape, 2), VisionTransformer(shape, 2)
+    before = {name: value.clone() for name, value in mean.state_dict().items()}
+    now.train()(torch.rand(4, 1, 8, 8))
+    _average(mean, now, 0.9)
+    assert mean.reduce is not None
+    for name in ("reduce.norms.0.running_mean", "reduce.norms.0.running_var", "head.weight"):
+        expected = 0.9 * before[name] + 0.1 * now.state_dict()[name]
+        torch.testing.assert_close(mean.state_dict()[name], expected)
+        assert not torch.equal(before[name], expected)
 
 
 def test_killed_twice_it_ends_with_the_very_same_weights(tiny_recipe, tiny_corpus, tmp_path):
