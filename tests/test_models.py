@@ -317,7 +317,7 @@ def test_where_all_is_sound_it_is_the_batchnorm_of_pytorch():
     x = torch.randn(3, 5, 8, 12, generator=torch.Generator().manual_seed(0)) * 3 + 1
     ours, theirs = torch.nn.BatchNorm2d(5).train(), torch.nn.BatchNorm2d(5).train()
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    made, expected = _normalised(a, torch.ones(3, 1, 1, 12), ours), theirs(b)
+    made, expected = _normalised(a, torch.ones(3, 1, 1, 12), ours, 0.1), theirs(b)
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     (made * weight).sum().backward()

@@ -80,9 +80,12 @@ class Reduce(nn.Module):
     frozen : bool
         Whether the BatchNorms normalise by what they know in training too. Of an exported model that is folded into the
         convolutions: statistics of a batch would undo it.
+    momentum : float
+        The share of a batch in the BatchNorms' running statistics.
     """
 
     frozen = False
+    momentum = 0.1
 
     def __init__(self, channels_in: int, channels: tuple[int, ...]):
         super().__init__()
@@ -116,7 +119,7 @@ class Reduce(nn.Module):
                 sound = F.max_pool1d(F.pad(sound, (0, 1)), kernel_size=2)
             weight = sound[:, :, None].to(images.dtype)  # (batch, 1, 1, width)
             assert isinstance(norm, nn.BatchNorm2d)
-            images = _normalised(images, weight, norm) if norm.training else norm(images)
+            images = _normalised(images, weight, norm, self.momentum) if norm.training else norm(images)
             images = F.gelu(images) * weight
         return images, sound[:, 0] > 0
 
@@ -143,7 +146,7 @@ class Reduce(nn.Module):
             norm.running_var.fill_(1 - norm.eps)
 
 
-def _normalised(images: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+def _normalised(images: Tensor, weight: Tensor, norm: nn.BatchNorm2d, momentum: float) -> Tensor:
     """BatchNorm in training, over the columns that hold sound.
 
     Padding would change what is normalised by from batch to batch, with how long the clips in it happen to be, which a
@@ -157,6 +160,8 @@ def _normalised(images: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         (batch, 1, 1, width), 1 where there is sound, else 0.
     norm : nn.BatchNorm2d
         Its running statistics are moved.
+    momentum : float
+        How far.
 
     Returns
     -------
@@ -165,14 +170,13 @@ def _normalised(images: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    assert norm.momentum is not None
     values = (images * weight).permute(0, 2, 3, 1).flatten(0, 2).float()  # (pixels, channels), 0 where there is padding
     count = (weight.float().sum() * images.shape[2]).clamp(min=1)
     mean = values.sum(0) / count
     var = ((values * values).sum(0) / count - mean * mean).clamp(min=0)
     with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(var, norm.momentum)
+        norm.running_mean.lerp_(mean, momentum)
+        norm.running_var.lerp_(var, momentum)
     scale = norm.weight * (var + norm.eps).rsqrt()
     shift = norm.bias - mean * scale
     return torch.addcmul(shift[:, None, None].to(images.dtype), images, scale[:, None, None].to(images.dtype))

@@ -21,6 +21,7 @@ from vervet.config import FrontEnd, Online, Precision, Stage, Vit
 from vervet.evaluation.metrics import scores
 from vervet.models.checkpoint import load, save, write_atomically
 from vervet.models.patches import heard
+from vervet.models.stem import Reduce
 from vervet.models.vit import VisionTransformer
 from vervet.training.enrol import tell
 from vervet.training.online import disturb, mix
@@ -224,6 +225,7 @@ def fit(
                 log.add(history)
             accelerator.wait_for_everyone()
     model.load_state_dict(kept)
+    loop.settle(seed_of(seed, name, "settle"))
     accelerator.free_memory()
     return history
 
@@ -283,6 +285,7 @@ class _Loop:
     """
 
     FIRST = 3  # batches before the recording: libraries and the optimizer set themselves up
+    SETTLING = 250  # batches at most
 
     def __init__(
         self, prepared, model: VisionTransformer, averaged: VisionTransformer | None, optimizer, stage: Stage,
@@ -339,6 +342,26 @@ class _Loop:
         assert isinstance(mean, Tensor)
         return float(mean)
 
+    @torch.no_grad()
+    def settle(self, seed: int) -> None:
+        """Let BatchNorms know what clips are like as they were recorded, to the network as it is now.
+
+        Their running mean is over the last batches only, of disturbed images, and was found with other weights.
+        """
+        reduce, size = self.model.reduce, self.stage.batch_size
+        if reduce is None or reduce.frozen:
+            return
+        self.model.train()
+        self.generator.manual_seed(seed)
+        batches = _order(self.train, self.stage, seed).to(self.device).split(size)[: self.SETTLING]
+        for number, indices in enumerate(batches, 1):
+            images, _, _ = self.train.batch(indices)
+            told = tell(images, self.stage.enrol, self.generator) if self.stage.enrol else None
+            reduce.momentum = 1 / number  # so that the running mean is the mean of all
+            self.model.tokens(_trimmed(images, self.model.config), speaker=told)
+        reduce.momentum = Reduce.momentum
+        self.model.eval()
+
     def _run(self) -> None:
         """Train on the batch of `indices`."""
         self.done += 1
@@ -374,14 +397,10 @@ class _Loop:
 
 @torch.no_grad()
 def _average(averaged: VisionTransformer, model: VisionTransformer, decay: float) -> None:
-    """Move the running mean of the weights, and of what BatchNorm has seen, a little towards what they are now.
-
-    BatchNorm's own running mean is over some twenty batches: too few, if half of them are noisy.
-    """
-    average = get_ema_multi_avg_fn(decay)
-    now = [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]
-    mean = [*averaged.parameters(), *(buffer for buffer in averaged.buffers() if buffer.is_floating_point())]
-    average(mean, now, 0)
+    """Move the running mean of the weights a little towards the weights."""
+    get_ema_multi_avg_fn(decay)(list(averaged.parameters()), list(model.parameters()), 0)
+    for mean, now in zip(averaged.buffers(), model.buffers(), strict=True):
+        mean.copy_(now)  # what BatchNorm has seen is a running mean already
 
 
 def _trimmed(images: Tensor, config: Vit) -> Tensor:
