@@ -149,7 +149,8 @@ def fit(
     Parameters
     ----------
     model : VisionTransformer
-        Starts the stage; at the end it holds the weights of the epoch that is kept.
+        Starts the stage; at the end it holds the weights of the epoch that is kept, and its BatchNorms know the images
+        of training as they were before anything was done to them.
     stage : Stage
         Its settings.
     name : str
@@ -190,18 +191,9 @@ def fit(
     history, kept = _resume(checkpoint, model, averaged, optimizer, device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     loop = _Loop(
-        prepared,
-        model,
-        averaged,
-        optimizer,
-        stage,
-        train,
-        len(labels),
-        online or Online(),
-        front_end,
-        accelerator,
+        prepared, model, averaged, optimizer, stage, train, len(labels), online or Online(), front_end, accelerator,
         precision,
-    )
+    )  # fmt: skip
     log = _Log(folder, name, history) if accelerator.is_main_process else None
     batches = len(_order(train, stage, 0)) // stage.batch_size
     with tqdm(
@@ -289,8 +281,8 @@ class _Loop:
 
     def __init__(
         self, prepared, model: VisionTransformer, averaged: VisionTransformer | None, optimizer, stage: Stage,
-        train: Side, classes: int,
-        online: Online, front_end: FrontEnd | None, accelerator: Accelerator, precision: Precision,
+        train: Side, classes: int, online: Online, front_end: FrontEnd | None, accelerator: Accelerator,
+        precision: Precision,
     ) -> None:  # fmt: skip
         self.prepared, self.model, self.averaged, self.optimizer = prepared, model, averaged, optimizer
         self.stage, self.train, self.classes, self.accelerator = stage, train, classes, accelerator
@@ -344,9 +336,9 @@ class _Loop:
 
     @torch.no_grad()
     def settle(self, seed: int) -> None:
-        """Let BatchNorms know what clips are like as they were recorded, to the network as it is now.
+        """Find the statistics of BatchNorms anew, from images that nothing is done to.
 
-        Their running mean is over the last batches only, of disturbed images, and was found with other weights.
+        The running ones are of the last batches, of disturbed images, and were found with other weights.
         """
         reduce, size = self.model.reduce, self.stage.batch_size
         if reduce is None or reduce.frozen:
