@@ -36,7 +36,7 @@ from vervet.training.fit import (
     kept_epoch,
     loss_of,
     usable,
-)  # fmt: skip
+)
 from vervet.training.linear import fit_linear
 from vervet.training.pool import Images, make_pool
 from vervet.training.study import folds_of, read_study, run_jobs

@@ -389,13 +389,8 @@ def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
     words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings)
     jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}", recipe) for fold in folds]
-    print(
-        summary(
-            evaluate(
-                run_jobs(jobs, args.jobs, _passed_on(args, "root", "cache", "cpu", "compile", "init", "no_export"))
-            )
-        )
-    )
+    more = _passed_on(args, "root", "cache", "cpu", "compile", "init", "no_export")
+    print(summary(evaluate(run_jobs(jobs, args.jobs, more))))
     return 0
 
 

@@ -526,10 +526,10 @@ the mean and deviation of its second head then count for 100 clips, on all of SA
 alone. To go on with noise and limited bands, and that what came of it ships, was decided on CREMA-D's actors 1073 to
 1080 and EmoDB's speaker 16. That BatchNorm counts no padding was decided after CREMA-D's test scores of networks that
 a GPU had trained with padding had been read; rows trained on a CPU before are of batches cut to their longest clip.
-So the rows of these two recipes are not wholly untouched, and may be too high. Rows of
-`student+functionals-1429` are of the second head before it heard pitch. An ellipsis between two commands stands for
-those of the other folds and seeds; results.json holds them all, with commit, machine and split. A command makes its
-row at the commit that is filed with it."""
+So the rows of these two recipes are not wholly untouched, and may be too high. Rows of `student+functionals-1429` are
+of the second head before it heard pitch. An ellipsis between two commands stands for those of the other folds and
+seeds; results.json holds them all, with commit, machine and split. A command makes its row at the commit that is
+filed with it."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""

@@ -1,5 +1,6 @@
 """Convolutions before the image is cut into patches: the teacher's stem, and one that makes the image smaller."""
 
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Self
 
@@ -28,24 +29,18 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> the same shape."""
-        if images.is_cuda:
-            return self._on_gpu(images)
-        if torch.compiler.is_compiling():
+        if images.is_cuda or torch.compiler.is_compiling():
             return self._together(images)
         return torch.cat([self._alone(image) for image in images.split(1)])
 
     def _together(self, images: Tensor) -> Tensor:
-        """InstanceNorm as GroupNorm with one channel per group."""
-        for conv in self.convs:
-            images = conv(images)
-            images = F.gelu(F.group_norm(images, num_groups=images.shape[1]))
-        return images
+        """InstanceNorm as GroupNorm with one channel per group.
 
-    def _on_gpu(self, images: Tensor) -> Tensor:
-        """The same, but under autocast what lies between convolutions stays in their precision: memory is the limit."""
+        On a GPU, whose memory is the limit, what lies between convolutions stays in their precision under autocast.
+        """
         for conv in self.convs:
             images = conv(images)
-            with torch.autocast("cuda", enabled=False):
+            with torch.autocast("cuda", enabled=False) if images.is_cuda else nullcontext():
                 images = F.gelu(F.group_norm(images, num_groups=images.shape[1]))
         return images
 
