@@ -217,8 +217,12 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
         raise ValueError("there is no row to draw")
     counts = sorted({key for row in rows for key in row if isinstance(key, int)})
     panels = list(dict.fromkeys(row["panel"] for row in rows))
-    figure = new_figure(8.0, 1.2 + 1.9 * len(panels))
-    columns = figure.subplots(len(panels), squeeze=False)[:, 0]
+    heights = []  # inches; every line must find its name beside it
+    for panel in panels:
+        names = {row["name"] for row in rows if row["panel"] == panel}
+        heights.append(max(1.9, 0.5 + sum(0.07 + 0.16 * len(name.splitlines()) for name in names)))
+    figure = new_figure(8.0, 1.2 + sum(heights))
+    columns = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for axes, panel in zip(columns, panels, strict=True):
         lines = [row for row in rows if row["panel"] == panel]
         lines.sort(key=lambda row: row["dashed"])
