@@ -1,9 +1,14 @@
 """A model is tested on a corpus that it was not trained on."""
 
 import json
+import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 import torch
@@ -18,6 +23,7 @@ from vervet.export import export
 from vervet.models.checkpoint import save_network, write_json
 from vervet.models.vit import VisionTransformer
 
+TRUTH = ["anger", "anger", "neutral", "neutral", "surprise", "neutral"]
 LETTERS = {"W": "anger", "N": "neutral", "T": "sadness", "L": "boredom"}
 
 
@@ -32,23 +38,53 @@ def corpus(tmp_path):
     return folder
 
 
-def finished(folder, protocol="all", **card):
+@pytest.fixture
+def table(tmp_path):
+    """Six recordings, the last of nine seconds: two speakers, two emotions that the model knows and one it does not."""
+    rows = ["file,emotion,speaker"]
+    for number, clip in enumerate(waveforms(6)):
+        clip = np.tile(clip, 3)[: 144_000 if number == 5 else 48_000]
+        soundfile.write(tmp_path / f"{number}.wav", clip, 16_000, subtype="FLOAT")
+        rows.append(f"{number}.wav,{TRUTH[number]},{number % 2}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "mine.csv"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder with a network, its card and its ONNX file, which takes half a minute to make."""
+    folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
     shape = replace(NETWORKS["student"], depth=1, normalise="mean", mask_padding=True)
-    network = VisionTransformer(shape, 3).eval()
-    folder.mkdir()
     card = CARD | {
-        "labels": ["anger", "happiness", "neutral"], "corpora": ["cremad"], "protocol": protocol, "epochs": 3,
-        "minutes": 1.0, "commit": "abc", "settings": {"enrol": 4},
-    } | card  # fmt: skip
-    save_network(folder, network, card)
-    run = {"recipe": "tiny", "machine": "a computer", "protocol": protocol, "fold": 2, "settings": {"seed": 5}}
-    write_json(folder / "run.json", run)
+        "labels": ["anger", "happiness", "neutral"], "corpora": ["cremad"], "epochs": 3, "minutes": 1.0,
+        "commit": "abc", "settings": {"enrol": 4},
+    }  # fmt: skip
+    save_network(folder, VisionTransformer(shape, 3).eval(), card)
     export(folder, folder / "model.onnx")
     return folder
 
 
-def test_only_what_both_know_is_asked(tmp_path, corpus, capsys):
+@pytest.fixture
+def finished(exported):
+    """Makes run folders of that network, with another card if need be."""
+
+    def make(folder, protocol="all", **card):
+        shutil.copytree(exported, folder)
+        card = json.loads((folder / "model.json").read_text()) | {"protocol": protocol} | card
+        write_json(folder / "model.json", card)
+        file = onnx.load(folder / "model.onnx")
+        (entry,) = (entry for entry in file.metadata_props if entry.key == "vervet")
+        entry.value = json.dumps(json.loads(entry.value) | {"labels": card["labels"], "protocol": protocol})
+        onnx.save(file, folder / "model.onnx")
+        run = {"recipe": "tiny", "machine": "a computer", "protocol": protocol, "fold": 2, "settings": {"seed": 5}}
+        write_json(folder / "run.json", run)
+        return folder
+
+    return make
+
+
+def test_only_what_both_know_is_asked(tmp_path, finished, corpus, capsys):
     run = finished(tmp_path / "run")
     assert main(["evaluate", str(run), "--on", "emodb", "--root", str(corpus), "--format", "json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
@@ -73,7 +109,7 @@ def test_only_what_both_know_is_asked(tmp_path, corpus, capsys):
     assert "trained on all clips, so there are no test recordings" in capsys.readouterr().err
 
 
-def test_a_fold_is_filed_as_such_and_what_was_heard_is_refused(tmp_path, corpus, capsys):
+def test_a_fold_is_filed_as_such_and_what_was_heard_is_refused(tmp_path, finished, corpus, capsys):
     run = finished(tmp_path / "run", "speaker")
     assert main(["evaluate", str(run), "--on", "emodb", "--root", str(corpus)]) == 0
     assert "Enrolled: told of  1 other clips" in capsys.readouterr().out
@@ -85,3 +121,64 @@ def test_a_fold_is_filed_as_such_and_what_was_heard_is_refused(tmp_path, corpus,
         other = finished(tmp_path / next(iter(changes)), **changes)
         assert main(["evaluate", str(other), "--on", "emodb", "--root", str(corpus)]) == 1
         assert message in capsys.readouterr().err
+
+
+def answer(predictor, path, columns=(0, 2)):
+    """The label of a recording by hand: the mean over its windows, as long as each is."""
+    rows = [[one.scores[predictor.labels[column]] for column in columns] for one in predictor(path)]
+    seconds = [one.end_s - one.start_s for one in predictor(path)]
+    return predictor.labels[columns[int(np.average(rows, axis=0, weights=seconds).argmax())]]
+
+
+def test_any_model_on_recordings_of_ones_own(tmp_path, finished, table, capsys):
+    model = tmp_path / "model.onnx"
+    model.write_bytes((finished(tmp_path / "run") / "model.onnx").read_bytes())
+    asked = ["evaluate", str(model), "--on", "table", "--root", str(table)]
+    assert main([*asked, "--format", "json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["labels"], record["n_test"]) == (["anger", "neutral"], 5)
+    assert record["left_out"] == {"surprise": 1}
+    predictor = vervet.load(model)
+    assert record["model_sha256"] == predictor.digest
+    truth = {number: emotion for number, emotion in enumerate(TRUTH) if emotion != "surprise"}
+    right = [answer(predictor, tmp_path / f"{number}.wav") == emotion for number, emotion in truth.items()]
+    assert record["wa"] == pytest.approx(np.mean(right))
+    others = {0: [2], 2: [0], 1: [3, 5], 3: [1, 5], 5: [1, 3]}
+    told = {
+        number: predictor.enroll([tmp_path / f"{other}.wav" for other in known]) for number, known in others.items()
+    }
+    right = [answer(told[number], tmp_path / f"{number}.wav") == emotion for number, emotion in truth.items()]
+    assert record["enrolled"]["3"]["wa"] == pytest.approx(np.mean(right))
+    assert set(record["by_speaker"]) == {"0", "1"}
+    assert shlex.split(record["command"])[1:] == asked
+    assert main(asked) == 0
+    assert "surprise 1" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == []
+
+
+def test_without_speakers_nobody_is_enrolled(tmp_path, finished, table, capsys):
+    run = finished(tmp_path / "run")
+    table.write_text("\n".join(line.rsplit(",", 1)[0] for line in table.read_text().splitlines()) + "\n")
+    assert main(["evaluate", str(run), "--on", "table", "--root", str(table), "--format", "json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    validate(record)
+    assert "enrolled" not in record
+    assert (record["by_speaker"], record["uar_interval"]) == ({}, None)
+
+
+def test_it_takes_no_pytorch(table):
+    asked = ["evaluate", "default", "--on", "table", "--root", str(table), "--format", "json"]
+    code = f"import sys; sys.modules['torch'] = None; from vervet.cli import main; sys.exit(main({asked!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (record,) = json.loads(done.stdout)
+    assert (record["protocol"], record["n_test"]) == ("from cremad and emodb, fold 8", 5)
+
+
+def test_what_cannot_be_heard_is_named_and_nothing_is_filed(tmp_path, finished, table, capsys):
+    run = finished(tmp_path / "run")
+    (tmp_path / "3.wav").write_bytes(b"no sound")
+    assert main(["evaluate", str(run), "--on", "table", "--root", str(table)]) == 1
+    assert "3.wav" in capsys.readouterr().err
+    assert not list(run.glob("cross-*"))
+    assert main(["evaluate", "nobody", "--on", "table", "--root", str(table)]) == 1
+    assert "nobody: no such model" in capsys.readouterr().err

@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "vervet"
 NO_TORCH = ("audio", "corpora", "emotions", "predict", "batch", "output", "store", "stream", "picture", "cli",
             "serve.static",
             "evaluation.metrics", "evaluation.protocols", "evaluation.leakage", "evaluation.report", "evaluation.run",
-            "evaluation.figures", "evaluation.ablation", "bench.run", "bench.contenders", "bench.worker",
-            "embedding", "hub", "machine", "serve.server")  # fmt: skip
+            "evaluation.figures", "evaluation.ablation", "evaluation.cross", "bench.run", "bench.contenders",
+            "bench.worker", "embedding", "hub", "machine", "serve.server")  # fmt: skip
 # Each room, and the rooms whose code it may use.
 MAY_USE = {
     "config": set(),
@@ -22,7 +22,18 @@ MAY_USE = {
     "spectrogram": {"config"},
     "augment": {"config", "audio"},
     "models": {"config", "spectrogram"},
-    "evaluation": {"config", "emotions", "audio", "corpora", "models", "augment", "predict", "spectrogram"},
+    "evaluation": {
+        "config",
+        "emotions",
+        "audio",
+        "corpora",
+        "models",
+        "augment",
+        "predict",
+        "batch",
+        "machine",
+        "spectrogram",
+    },
     "training": {
         "config",
         "emotions",

@@ -204,10 +204,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
     sub.add_argument("--compile", action="store_true", help="compile networks: worth it for long runs on a GPU")
 
-    sub = command("evaluate", _evaluate, "the scores of finished runs on their test side")
-    sub.add_argument(
-        "run_folders", type=Path, nargs="+", metavar="RUN", help="several folds of one experiment are pooled"
+    sub = command(
+        "evaluate", _evaluate, "the scores of finished runs on their test side, or of any model on other clips"
     )
+    sub.add_argument(
+        "run_folders", type=Path, nargs="+", metavar="RUN",
+        help="several folds of one experiment are pooled; with --on, also any model, as for predict, such as default",
+    )  # fmt: skip
     formats(sub, "table", "json")
 
     sub.add_argument(
@@ -218,8 +221,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--model", default=None, help="with --robustness: asked instead of the runs' own, as for predict")
     sub.add_argument(
-        "--on", default=None, metavar="CORPUS", help="test the model on another corpus: emodb, savee, cremad or table"
-    )
+        "--on", default=None, metavar="CORPUS",
+        help="test on another corpus: emodb, savee, cremad, or table: your own, a CSV with file and emotion, as --root",
+    )  # fmt: skip
     sub.add_argument(
         "--root", type=Path, default=None, help="of the corpus, for --robustness and --on; default: $VERVET_CORPORA"
     )

@@ -1,36 +1,41 @@
-"""A trained model on a corpus that it has never heard anything of: other voices, words, rooms and often a language."""
+"""A trained model on recordings that it has never heard: another corpus, or your own with a table of emotions.
+
+No torch here: the model is asked as `vervet predict` asks it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shlex
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from vervet.audio import read, resample
+from vervet.batch import Item, predict_many
 from vervet.corpora import Utterance, corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
 from vervet.evaluation.enrolled import COUNTS, others
+from vervet.evaluation.report import replace_text
 from vervet.evaluation.run import enrolled_scores, network_of, scored_answers
-from vervet.models.checkpoint import write_json
-from vervet.predict import Predictor, load
-
-BATCH = 32
+from vervet.machine import cores
+from vervet.predict import Prediction, Predictor, load
 
 
-def cross(folder: Path, corpus: str, root: Path | None = None) -> dict[str, Any]:
-    """Test the model of a run on another corpus, as far as both know the same emotions.
+def cross(model: str | Path, corpus: str, root: Path | None = None) -> dict[str, Any]:
+    """Test a model on recordings that it has not heard, as far as it knows their emotions.
 
     Parameters
     ----------
-    folder : Path
-        A finished run, with its `model.onnx`.
+    model : str or Path
+        A finished run with its `model.onnx`, or any other model, as for `vervet.load`.
     corpus : str
         "emodb", "savee", "cremad" or "table"; not one that the model was trained on.
     root : Path, optional
@@ -39,48 +44,64 @@ def cross(folder: Path, corpus: str, root: Path | None = None) -> dict[str, Any]
     Returns
     -------
     dict
-        A record in the shape of `results/results.json`. Its protocol is `from` and the names of the corpora that the
-        model was trained on, and the fold if it has not heard all of them. Every clip whose emotion the model knows is
-        tested; of the model's answers only the emotions of the corpus count. The record also lies in the run folder as
-        `cross-CORPUS.json`, to be filed with it.
+        A record in the shape of `results/results.json`; of a model that is no run, without seed, epochs, machine and
+        minutes, which nobody knows, and with the `model_sha256` of its file. Its protocol is `from` and the names of
+        the corpora that the model was trained on, and the fold if it has not heard all of them. Every clip whose
+        emotion the model knows is tested, `left_out` counts the others; of the model's answers only the emotions of the
+        corpus count. A recording longer than the model's window is answered by the mean over its windows, each weighted
+        by its duration. Where every clip names its speaker, `enrolled` has the scores of a model that was trained to be
+        told of other clips. The record of a run also lies in its folder as `cross-CORPUS.json`, to be filed with it.
 
     Raises
     ------
     ValueError
         If the model was trained on that corpus, both share fewer than two emotions, or a recording cannot be read.
     """
-    run, card = (json.loads((folder / name).read_text()) for name in ("run.json", "model.json"))
+    folder = Path(model)
+    run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else None
+    predictor = load(model, threads=1)
+    card = predictor.card if run is None else predictor.card | json.loads((folder / "model.json").read_text())
     if corpus in card["corpora"]:
-        raise ValueError(f"{folder}: was trained on {corpus}; --on takes a corpus that the model has not heard")
-    predictor = load(folder)
-    found, _ = clean(load_corpus(corpus, corpus_root(corpus, root)))
+        raise ValueError(f"{model}: was trained on {corpus}; --on takes a corpus that the model has not heard")
+    found, removed = clean(load_corpus(corpus, corpus_root(corpus, root)))
     labels = in_order({utterance.emotion for utterance in found} & set(predictor.labels))
     if len(labels) < 2:
-        raise ValueError(f"{corpus} and {folder} share {len(labels)} emotions; two or more can be told apart")
+        raise ValueError(f"{corpus} and {model} share {len(labels)} emotions; two or more can be told apart")
     clips = [utterance for utterance in found if utterance.emotion in labels]
-    rows = _answers(predictor, clips, labels, run["settings"]["seed"])
+    left_out = Counter(utterance.emotion for utterance in found if utterance.emotion not in labels)
+    left_out |= {"silent or contradictory": len(removed)} if removed else {}
+    seed = run["settings"]["seed"] if run else 0
+    rows = _answers(predictor, clips, labels, seed)
     told = "\n".join(f"{clip.path.name} {clip.speaker} {clip.emotion}" for clip in clips)
-    part = "" if run["protocol"] == "all" else f", fold {run['fold']}"
+    part = "" if card["protocol"] == "all" else f", fold {run['fold'] if run else card['fold']}"
+    where = ["--root", str(root)] if corpus == "table" and root else []
     record = {
         "corpus": corpus,
         "protocol": f"from {' and '.join(card['corpora'])}{part}",
         "leaky": False,
         "network": network_of(card),
-        "recipe": run["recipe"],
-        "seed": run["settings"]["seed"],
+        "recipe": card["recipe"],
         "fold": "all",
         **scored_answers(rows, list(labels)),
         "labels": list(labels),
-        "epochs": card["epochs"],
         "split_hash": hashlib.sha256(told.encode()).hexdigest()[:16],
         "commit": card["commit"],
+        "command": shlex.join(["vervet", "evaluate", str(model), "--on", corpus, *where]),
+    }
+    if left_out:
+        record["left_out"] = dict(left_out)
+    if predictor.enrols and all(clip.speaker for clip in clips):
+        record["enrolled"] = enrolled_scores(rows, list(labels))
+    if run is None:
+        return record | {"model_sha256": predictor.digest}
+    record |= {
+        "recipe": run["recipe"],
+        "seed": seed,
+        "epochs": card["epochs"],
         "machine": run["machine"],
         "minutes": round(card["minutes"], 2),
-        "command": shlex.join(["vervet", "evaluate", str(folder), "--on", corpus]),
     }
-    if predictor.enrols:
-        record["enrolled"] = enrolled_scores(rows, list(labels))
-    write_json(folder / f"cross-{corpus}.json", record)
+    replace_text(folder / f"cross-{corpus}.json", json.dumps(record, indent=1) + "\n")
     return record
 
 
@@ -88,28 +109,45 @@ def _answers(
     predictor: Predictor, clips: Sequence[Utterance], labels: Sequence[str], seed: int
 ) -> list[dict[str, str]]:
     """A row per clip: emotion, speaker, the answer, and of a model that enrols, one for each of `COUNTS`."""
-    column = [predictor.labels.index(label) for label in labels]
-    window = round(predictor.sampling_rate * predictor.duration_s)
-    rows, statistics, waveforms = [], [], []
-    with tqdm(total=len(clips) * (2 if predictor.enrols else 1), desc="clips", unit="clip", disable=None) as bar:
-        for first in range(0, len(clips), BATCH):
-            part = clips[first : first + BATCH]
-            heard = [resample(*read(clip.path), predictor.sampling_rate)[:window] for clip in part]
-            answers = predictor.probabilities(heard)[:, column].argmax(1)
-            rows += [
-                {"emotion": clip.emotion, "speaker": clip.speaker, "predicted": labels[answer]}
-                for clip, answer in zip(part, answers, strict=True)
-            ]
-            bar.update(len(part))
-            if predictor.enrols:
-                statistics.append(predictor.run(heard, ("statistics",))["statistics"])
-                waveforms += heard
-        if predictor.enrols:
-            known = np.concatenate(statistics)  # (clips, 3, n_mels)
-            chosen = [others([clip.speaker for clip in clips], count, seed) for count in COUNTS]
-            for clip, row in enumerate(rows):
-                for count, sets in zip(COUNTS, chosen, strict=True):
-                    knowing = predictor.knowing(known[sets[clip]].sum(0))
-                    row[str(count)] = labels[int(knowing.probabilities([waveforms[clip]])[0, column].argmax())]
-                bar.update()
+    rows = [{"emotion": clip.emotion, "speaker": clip.speaker} for clip in clips]
+    speakers = [clip.speaker for clip in clips]
+    enrols = predictor.enrols and all(speakers)
+    items = (Item(clip.path, str(clip.path)) for clip in clips)
+    with (
+        closing(predict_many(predictor, items, jobs=cores())) as answers,
+        tqdm(total=len(clips) * (2 if enrols else 1), desc="clips", unit="clip", disable=None) as bar,
+    ):
+        for row, answer in zip(rows, answers, strict=True):
+            if not answer.predictions:
+                raise ValueError(answer.problem)
+            row["predicted"] = _label(answer.predictions, labels)
+            bar.update()
+        if not enrols:
+            return rows
+        chosen = [others(speakers, count, seed) for count in COUNTS]
+        with ThreadPoolExecutor(cores()) as pool:
+            for speaker in dict.fromkeys(speakers):  # one at a time: what is known of all clips would fill the memory
+                own = [clip for clip, name in enumerate(speakers) if name == speaker]
+                known = dict(zip(own, pool.map(lambda clip: predictor.statistics(clips[clip].path), own), strict=True))
+
+                def told(clip: int, known: dict[int, np.ndarray] = known) -> list[str]:
+                    sums = [sum((known[other] for other in sets[clip]), np.zeros_like(known[clip])) for sets in chosen]
+                    return [_told(predictor.knowing(total), clips[clip].path, labels) for total in sums]
+
+                for clip, found in zip(own, pool.map(told, own), strict=True):
+                    rows[clip] |= {str(count): label for count, label in zip(COUNTS, found, strict=True)}
+                    bar.update()
     return rows
+
+
+def _told(predictor: Predictor, path: Path, labels: Sequence[str]) -> str:
+    """What a model that knows the speaker answers."""
+    predictions, _ = predictor.hear(path, *predictor.windowing(None, None), str(path))
+    return _label(predictions, labels)
+
+
+def _label(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
+    """Of these emotions the most probable over the windows of a recording."""
+    windows = np.array([[one.scores[label] for label in labels] for one in predictions])  # (windows, labels)
+    seconds = np.array([one.end_s - one.start_s for one in predictions])
+    return labels[int((seconds @ windows).argmax())]

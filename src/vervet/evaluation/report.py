@@ -109,6 +109,10 @@ def _folds(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(map(_count, value)) and len(set(value)) == len(value)
 
 
+def _left_out(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_count, value.values()))
+
+
 def _enrolled(value: Any) -> bool:
     keys = {"wa": _fraction, "uar": _fraction, "macro_f1": _fraction, "confusion": _matrix, "n_test": _count}
     keys |= {"wa_interval": _interval, "uar_interval": _interval}
@@ -147,9 +151,10 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "by_version": ("an object with wa and n of each version", _versions),
     "calibration": ("an object", lambda value: isinstance(value, dict)),
     "enrolled": ("an object with scores for each number of clips", _enrolled),
+    "left_out": ("an object with a whole number for each kind of clip", _left_out),
 }
 OLDER = "-1429"  # ends the name of networks whose second head read 1,429 functionals, before it heard pitch
-_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "by_version", "calibration", "enrolled"}
+_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "by_version", "calibration", "enrolled", "left_out"}
 
 
 def validate(record: Record) -> None:
@@ -165,7 +170,8 @@ def validate(record: Record) -> None:
         with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores, `by_version` WA
         and n of each version of the clips under `paper`, `calibration` what confidences are worth: ece_before, ece,
         answered and wa_answered, fractions of 1. `enrolled` may hold wa, uar, macro_f1, their intervals, confusion and
-        n_test by the number of other clips of the speaker that the network was told of.
+        n_test by the number of other clips of the speaker that the network was told of, `left_out` how many clips were
+        not asked about, by emotion or reason.
 
     Raises
     ------

@@ -417,18 +417,24 @@ def to_json(records: list[dict[str, Any]]) -> str:
 
 def summary(records: list[dict[str, Any]]) -> str:
     """Records as a table for people; below it the speakers and the confusion matrix of the last."""
+    protocols = [record["protocol"] + (" (leaky)" if record["leaky"] else "") for record in records]
+    wide = max(8, *(len(record["corpus"]) for record in records))
+    wider = max(16, *map(len, protocols))
     lines = [
-        f"{'corpus':8} {'protocol':16} {'fold':>5} {'network':16} {'clips':>6} {'WA':>7} {'UAR':>7} {'F1':>7}  UAR 95 %"
+        f"{'corpus':{wide}} {'protocol':{wider}} {'fold':>5} {'network':16} {'clips':>6} "
+        f"{'WA':>7} {'UAR':>7} {'F1':>7}  UAR 95 %"
     ]
-    for record in records:
-        protocol = record["protocol"] + (" (leaky)" if record["leaky"] else "")
+    for record, protocol in zip(records, protocols, strict=True):
         bounds = record["uar_interval"]
         between = f"{bounds[0]:.1%} to {bounds[1]:.1%}" if bounds else "-"
         lines.append(
-            f"{record['corpus']:8} {protocol:16} {record['fold']!s:>5} {record['network']:16} {record['n_test']:6d} "
-            f"{record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
+            f"{record['corpus']:{wide}} {protocol:{wider}} {record['fold']!s:>5} {record['network']:16} "
+            f"{record['n_test']:6d} {record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
         )
     last = records[-1]
+    if found := last.get("left_out"):
+        kinds = ", ".join(f"{kind} {count}" for kind, count in found.items())
+        lines += ["", f"Clips left out, which the model has no emotion for or no answer can be right about: {kinds}"]
     if found := last.get("calibration"):
         right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
         lines += ["", f"Confidence of {last['network']}, fold {last['fold']}: calibration error {found['ece']:.3f}"]
