@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 
 # Everything the tests need, then the tests. Those on real corpora run where VERVET_CORPORA names their folder.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

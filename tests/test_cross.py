@@ -133,7 +133,7 @@ def answer(predictor, path, columns=(0, 2)):
 def test_any_model_on_recordings_of_ones_own(tmp_path, finished, table, capsys):
     model = tmp_path / "model.onnx"
     model.write_bytes((finished(tmp_path / "run") / "model.onnx").read_bytes())
-    asked = ["evaluate", str(model), "--on", "table", "--root", str(table)]
+    asked = ["evaluate", str(model), "--on", str(table)]
     assert main([*asked, "--format", "json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert (record["labels"], record["n_test"]) == (["anger", "neutral"], 5)
@@ -159,7 +159,7 @@ def test_any_model_on_recordings_of_ones_own(tmp_path, finished, table, capsys):
 def test_without_speakers_nobody_is_enrolled(tmp_path, finished, table, capsys):
     run = finished(tmp_path / "run")
     table.write_text("\n".join(line.rsplit(",", 1)[0] for line in table.read_text().splitlines()) + "\n")
-    assert main(["evaluate", str(run), "--on", "table", "--root", str(table), "--format", "json"]) == 0
+    assert main(["evaluate", str(run), "--on", str(table), "--format", "json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     validate(record)
     assert "enrolled" not in record
@@ -167,7 +167,7 @@ def test_without_speakers_nobody_is_enrolled(tmp_path, finished, table, capsys):
 
 
 def test_it_takes_no_pytorch(table):
-    asked = ["evaluate", "default", "--on", "table", "--root", str(table), "--format", "json"]
+    asked = ["evaluate", "default", "--on", str(table), "--format", "json"]
     code = f"import sys; sys.modules['torch'] = None; from vervet.cli import main; sys.exit(main({asked!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (record,) = json.loads(done.stdout)
@@ -177,8 +177,23 @@ def test_it_takes_no_pytorch(table):
 def test_what_cannot_be_heard_is_named_and_nothing_is_filed(tmp_path, finished, table, capsys):
     run = finished(tmp_path / "run")
     (tmp_path / "3.wav").write_bytes(b"no sound")
-    assert main(["evaluate", str(run), "--on", "table", "--root", str(table)]) == 1
+    assert main(["evaluate", str(run), "--on", str(table)]) == 1
     assert "3.wav" in capsys.readouterr().err
     assert not list(run.glob("cross-*"))
-    assert main(["evaluate", "nobody", "--on", "table", "--root", str(table)]) == 1
+    assert main(["evaluate", "nobody", "--on", str(table)]) == 1
     assert "nobody: no such model" in capsys.readouterr().err
+
+
+def test_a_folder_of_folders_and_what_is_neither(tmp_path, table, capsys):
+    for number, emotion in enumerate(TRUTH):
+        (tmp_path / "mine" / emotion).mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{number}.wav").rename(tmp_path / "mine" / emotion / f"{number}.wav")
+    assert main(["evaluate", "default", "--on", str(tmp_path / "mine"), "--format", "json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["corpus"], record["n_test"], record["left_out"]) == ("folders", 5, {"surprise": 1})
+    assert main(["evaluate", "default", "--on", "emoddb"]) == 1
+    assert "emoddb: no such corpus, table or folder; corpora are cremad, emodb, savee" in capsys.readouterr().err
+    assert main(["evaluate", "default", "--on", "emodb"]) == 1
+    assert "was trained on emodb" in capsys.readouterr().err
+    assert main(["evaluate", "default"]) == 1
+    assert "--on" in capsys.readouterr().err

@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", default=None, help="with --robustness: asked instead of the runs' own, as for predict")
     sub.add_argument(
         "--on", default=None, metavar="CORPUS",
-        help="test on another corpus: emodb, savee, cremad, or table: your own, a CSV with file and emotion, as --root",
+        help="test on emodb, savee or cremad; or on your own: a CSV table, or a folder with a folder for each emotion",
     )  # fmt: skip
     sub.add_argument(
         "--root", type=Path, default=None, help="of the corpus, for --robustness and --on; default: $VERVET_CORPORA"

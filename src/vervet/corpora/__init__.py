@@ -97,6 +97,19 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     return list(utterances.values())
 
 
+def kind_of(data: Path) -> str:
+    """What recordings of a user's own are: "folders" for a folder of folders, "table" for a CSV file.
+
+    Raises
+    ------
+    ValueError
+        If there is neither.
+    """
+    if not data.exists():
+        raise ValueError(f"{data}: no such folder or table")
+    return "folders" if data.is_dir() else "table"
+
+
 def parts_of(name: str) -> list[str]:
     """The corpora that a name stands for: one, or the published ones between its plus signs.
 

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vervet.batch import Item, predict_many
-from vervet.corpora import Utterance, corpus_root, load_corpus
+from vervet.corpora import CORPORA, OWN, Utterance, corpus_root, kind_of, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
 from vervet.evaluation.enrolled import COUNTS, others
@@ -29,17 +29,18 @@ from vervet.machine import cores
 from vervet.predict import Prediction, Predictor, load
 
 
-def cross(model: str | Path, corpus: str, root: Path | None = None) -> dict[str, Any]:
+def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any]:
     """Test a model on recordings that it has not heard, as far as it knows their emotions.
 
     Parameters
     ----------
     model : str or Path
         A finished run with its `model.onnx`, or any other model, as for `vervet.load`.
-    corpus : str
-        "emodb", "savee", "cremad" or "table"; not one that the model was trained on.
+    on : str
+        "emodb", "savee" or "cremad", and not one that the model was trained on; or your own recordings, a CSV table or
+        a folder with a folder for each emotion.
     root : Path, optional
-        Where it lies; otherwise looked for under VERVET_CORPORA.
+        Where a corpus lies; otherwise looked for under VERVET_CORPORA.
 
     Returns
     -------
@@ -57,6 +58,9 @@ def cross(model: str | Path, corpus: str, root: Path | None = None) -> dict[str,
     ValueError
         If the model was trained on that corpus, both share fewer than two emotions, or a recording cannot be read.
     """
+    if on not in CORPORA and not Path(on).exists():
+        raise ValueError(f"{on}: no such corpus, table or folder; corpora are {', '.join(sorted({*CORPORA} - {*OWN}))}")
+    corpus, root = (on, root) if on in CORPORA else (kind_of(Path(on)), Path(on))
     folder = Path(model)
     run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else None
     predictor = load(model, threads=1)
@@ -74,7 +78,6 @@ def cross(model: str | Path, corpus: str, root: Path | None = None) -> dict[str,
     rows = _answers(predictor, clips, labels, seed)
     told = "\n".join(f"{clip.path.name} {clip.speaker} {clip.emotion}" for clip in clips)
     part = "" if card["protocol"] == "all" else f", fold {run['fold'] if run else card['fold']}"
-    where = ["--root", str(root)] if corpus == "table" and root else []
     record = {
         "corpus": corpus,
         "protocol": f"from {' and '.join(card['corpora'])}{part}",
@@ -86,7 +89,7 @@ def cross(model: str | Path, corpus: str, root: Path | None = None) -> dict[str,
         "labels": list(labels),
         "split_hash": hashlib.sha256(told.encode()).hexdigest()[:16],
         "commit": card["commit"],
-        "command": shlex.join(["vervet", "evaluate", str(model), "--on", corpus, *where]),
+        "command": shlex.join(["vervet", "evaluate", str(model), "--on", on]),
     }
     if left_out:
         record["left_out"] = dict(left_out)

@@ -116,7 +116,7 @@ def read_tested(folder: Path) -> list[Tested]:
     """
     path = folder / "run.json"
     if not path.exists():
-        raise ValueError(f"{folder}: holds no run.json; it is not a run folder")
+        raise ValueError(f"{folder}: holds no run.json; it is not a run folder; any model can be tested with --on")
     run = json.loads(path.read_text())
     found = []
     for stage in STAGES:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vervet.config import Recipe, check_enrolment, load_recipe
-from vervet.corpora import Utterance, load_corpus
+from vervet.corpora import Utterance, kind_of, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
 from vervet.evaluation.calibration import Calibration, calibrate
@@ -79,9 +79,7 @@ def finetune(
     ValueError
         If the clips, labels or settings are at fault, `out` holds something else, or a run failed.
     """
-    if not data.exists():
-        raise ValueError(f"{data}: no such folder or table")
-    corpus = "folders" if data.is_dir() else "table"
+    corpus = kind_of(data)
     base = load_base(model)
     recipe = start_from(load_recipe(RECIPE, settings), base)
     utterances, removed = clean(load_corpus(corpus, data), recipe.silent, recipe.contradictory)
