@@ -24,13 +24,13 @@ from vervet.training.pool import Images
 
 @pytest.fixture(scope="module")
 def enrolling(tmp_path_factory):
-    """A network with random weights, as if trained to enrol, and its predictor."""
+    """A network with random weights, as if trained to enrol, its predictor and its ONNX file."""
     folder = tmp_path_factory.mktemp("enrol")
     torch.manual_seed(0)
     shape = replace(NETWORKS["student"], depth=1, normalise="deviation", mask_padding=True, time_convs=1)
     network = VisionTransformer(shape, 3).eval()
     save_network(folder, network, CARD | {"settings": {"enrol": 4}})
-    return network, vervet.load(export(folder, folder / "model.onnx"))
+    return network, vervet.load(export(folder, folder / "model.onnx")), folder / "model.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def told(network, clips, others):
 
 
 def test_an_enrolled_speaker_is_normalised_by_all_recordings(enrolling):
-    network, predictor = enrolling
+    network, predictor, _ = enrolling
     speech = waveforms(5)
     known = predictor.enroll((clip, 16_000) for clip in speech[2:])
     np.testing.assert_allclose(known.probabilities(speech[:2]), told(network, speech[:2], speech[2:]), atol=1e-4)
@@ -61,7 +61,7 @@ def test_an_enrolled_speaker_is_normalised_by_all_recordings(enrolling):
 
 
 def test_speakers_get_known_bit_by_bit(enrolling):
-    _, predictor = enrolling
+    _, predictor, _ = enrolling
     speech = waveforms(4)
     at_once = predictor.enroll((clip, 16_000) for clip in speech[1:])
     one_by_one = predictor
@@ -73,7 +73,7 @@ def test_speakers_get_known_bit_by_bit(enrolling):
 
 
 def test_a_short_recording_says_as_much_as_when_it_is_padded(enrolling):
-    _, predictor = enrolling
+    _, predictor, _ = enrolling
     speech = waveforms(2)
     short = speech[1, :20_000]
     padded = np.pad(short, (0, 44_000))
@@ -82,7 +82,7 @@ def test_a_short_recording_says_as_much_as_when_it_is_padded(enrolling):
 
 
 def test_who_cannot_be_enrolled(enrolling, plain):
-    _, predictor = enrolling
+    _, predictor, _ = enrolling
     with pytest.raises(ValueError, match="there is no recording, or all are silent"):
         predictor.enroll([(np.zeros(16_000, np.float32), 16_000)])
     with pytest.raises(ValueError, match="there is no recording"):
@@ -95,7 +95,7 @@ def test_who_cannot_be_enrolled(enrolling, plain):
 
 
 def test_a_stream_gets_to_know_its_speaker(enrolling):
-    _, predictor = enrolling
+    _, predictor, _ = enrolling
     speech = np.concatenate(waveforms(4))  # 16 s
     stream = Stream(predictor, 16_000, hop_s=2.0, smoothing_s=0.0, threshold=0.0, gate_db=None, adapt=True)
     answers = {heard.end_s: heard for heard in stream.feed(speech)}
@@ -154,16 +154,13 @@ def table(enrolling, tmp_path):
     return tmp_path / "clips.csv"
 
 
-@pytest.fixture(scope="module")
-def model(enrolling, tmp_path_factory):
-    network, _ = enrolling
-    folder = tmp_path_factory.mktemp("model")
-    save_network(folder, network, CARD | {"settings": {"enrol": 4}})
-    return export(folder, folder / "model.onnx")
+@pytest.fixture
+def model(enrolling):
+    return enrolling[2]
 
 
 def test_each_speaker_is_known_from_all_own_recordings(enrolling, model, table, capsys):
-    _, predictor = enrolling
+    _, predictor, _ = enrolling
     assert main(["predict", str(table), "--model", str(model), "--speaker", "speaker", "--format", "json"]) == 0
     found = [list(record["scores"].values()) for record in json.loads(capsys.readouterr().out)]
     speech = [(clip, 16_000) for clip in waveforms(5)]
