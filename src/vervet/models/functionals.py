@@ -13,6 +13,7 @@ waveform inspired pitch estimator for speech and music", JASA 2008), so that hal
 """
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,8 @@ def descriptors(images: Tensor, columns: Tensor, bels: Tensor, comb: Tensor) -> 
     """
     x, height = images[:, 0] * bels, images.shape[2]
     fit = comb @ torch.maximum(x, x.amax((1, 2), keepdim=True) - COMB_BELS)  # (batch, 56, width)
-    fit = F.avg_pool1d(fit, COMB_COLUMNS, stride=1, padding=COMB_COLUMNS // 2)
+    near = F.pad(fit, (COMB_COLUMNS // 2, COMB_COLUMNS // 2))
+    fit = reduce(torch.add, [near[..., i : i + fit.shape[-1]] for i in range(COMB_COLUMNS)]) / COMB_COLUMNS
     pitch = _pitches().to(x) @ (fit * SURE).softmax(1)  # (batch, width)
     sound = columns[:, None].to(x.dtype)  # (batch, 1, width)
     x = x - (x * sound).sum((1, 2), keepdim=True) / (height * sound.sum((1, 2), keepdim=True)).clamp(min=1)
@@ -101,10 +103,10 @@ def descriptors(images: Tensor, columns: Tensor, bels: Tensor, comb: Tensor) -> 
     power = (x * math.log(10)).exp()
     total, first, second, lower = (_weights(height).to(x) @ power).split([1, 1, 1, len(LOWER)], dim=1)
     centroid = first / total
-    spread = ((second / total - centroid.square()).clamp(min=0) + 1e-6).sqrt()
+    spread = ((second / total - _square(centroid)).clamp(min=0) + 1e-6).sqrt()
     entropy = total.log10() - (power * x).sum(1, keepdim=True) / total
     change = (x - _before(x)).abs().mean(1, keepdim=True)
-    ripple = [(part.mean(1, keepdim=True) + 1e-6).sqrt() for part in (x - smooth).square().chunk(2, dim=1)]
+    ripple = [(part.mean(1, keepdim=True) + 1e-6).sqrt() for part in _square(x - smooth).chunk(2, dim=1)]
     shares = (lower / total + 1e-6).log10()
     harmonic = [pitch[:, None], fit.amax(1, keepdim=True)]
     return torch.cat(
@@ -138,7 +140,7 @@ def functionals(images: Tensor, columns: Tensor, bels: Tensor, comb: Tensor) -> 
     moments = _moments(torch.cat([found, changes], dim=1), sets)
     share = voiced.sum(-1) / sound.sum(-1).clamp(min=1)
     length = sound.sum(-1).clamp(min=1).log()
-    return torch.cat([*moments, *_percentiles(found[..., ::2], columns[:, ::2]), share, length], dim=1)
+    return torch.cat([moments, _percentiles(found[..., ::2], columns[:, ::2]), share, length], dim=1)
 
 
 class FunctionalsHead(nn.Module):
@@ -251,12 +253,17 @@ def excess(own: Tensor) -> Tensor:
 
     Of recordings unlike those of training a linear head would be all too sure.
     """
-    return own.square().mean(1, keepdim=True).clamp(min=1)
+    return _square(own).mean(1, keepdim=True).clamp(min=1)
 
 
 def _pitches() -> Tensor:
     """(56,) float32, as natural logarithms of Hz."""
     return torch.linspace(math.log(LOWEST_HZ), math.log(HIGHEST_HZ), PITCHES)
+
+
+def _square(x: Tensor) -> Tensor:
+    """As `Tensor.square`, which ONNX would take for a power with any exponent."""
+    return x * x
 
 
 def _before(x: Tensor) -> Tensor:
@@ -280,8 +287,8 @@ def _weights(height: int) -> Tensor:
     return torch.stack([torch.ones(height), band, band.square(), *((band < share).float() for share in LOWER)])
 
 
-def _moments(x: Tensor, sets: Tensor) -> list[Tensor]:
-    """(batch, rows, width), which columns are in each set (batch, sets, width) -> for each set seven (batch, rows).
+def _moments(x: Tensor, sets: Tensor) -> Tensor:
+    """(batch, rows, width), which columns are in each set (batch, sets, width) -> (batch, sets * 7 * rows).
 
     Sums of powers, from which the moments of all sets follow, are one product with the sets. They are taken about the
     mean of the first set, and in its deviations, so that nothing is lost when others are taken from them.
@@ -290,7 +297,7 @@ def _moments(x: Tensor, sets: Tensor) -> list[Tensor]:
     counts = sets.sum(-1).clamp(min=1)  # (batch, sets)
     middle = (x * first).sum(-1, keepdim=True) / counts[:, :1, None]
     centred = (x - middle) * first
-    scale = (centred.square().sum(-1, keepdim=True) / counts[:, :1, None] + 1e-6).sqrt()  # (batch, rows, 1)
+    scale = (_square(centred).sum(-1, keepdim=True) / counts[:, :1, None] + 1e-6).sqrt()  # (batch, rows, 1)
     z = centred / scale
     pairs = sets * _before(sets)  # columns whose predecessor is in the set as well
     jump = (x - _before(x)).abs()
@@ -299,31 +306,29 @@ def _moments(x: Tensor, sets: Tensor) -> list[Tensor]:
     place = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
     time = (place - (place * sets).sum(-1, keepdim=True) / counts[..., None]) / counts[..., None] * sets
     share = sets / counts[..., None]
-    found = []
-    raw = [power @ share.mT for power in (z, z * z, z * z * z, z * z * z * z)]  # (batch, rows, sets)
-    sloped = z @ (time / time.square().sum(-1, keepdim=True).clamp(min=1e-3)).mT  # time is in lengths of the set
+    # from here on (batch, rows, sets)
+    mean, second, third, fourth = (power @ share.mT for power in (z, z * z, z * z * z, z * z * z * z))
+    slope = z @ (time / _square(time).sum(-1, keepdim=True).clamp(min=1e-3)).mT  # time is in lengths of the set
     jumps, crossings = jump @ (pairs / counts[..., None]).mT, crossing @ (pairs / counts[..., None]).mT
-    for one in range(sets.shape[1]):
-        mean, second, third, fourth = (power[..., one] for power in raw)
-        square = mean * mean
-        variance = (second - square).clamp(min=0)
-        skew = third - mean * (3 * second - 2 * square)
-        kurtosis = fourth - mean * (4 * third - mean * (6 * second - 3 * square))
-        most = variance.clamp(min=1e-2)  # where a set hardly varies, the rest is rounding
-        found += [
-            (mean[..., None] * scale + middle)[..., 0],
-            (variance[..., None] * scale.square() + 1e-6).sqrt()[..., 0],
-            skew / (most * most.sqrt()),
-            kurtosis / most.square(),
-            (sloped[..., one, None] * scale)[..., 0],
-            jumps[..., one],
-            crossings[..., one],
-        ]
-    return found
+    square = mean * mean
+    variance = (second - square).clamp(min=0)
+    skew = third - mean * (3 * second - 2 * square)
+    kurtosis = fourth - mean * (4 * third - mean * (6 * second - 3 * square))
+    most = variance.clamp(min=1e-2)  # where a set hardly varies, the rest is rounding
+    found = [
+        mean * scale + middle,
+        (variance * _square(scale) + 1e-6).sqrt(),
+        skew / (most * most.sqrt()),
+        kurtosis / _square(most),
+        slope * scale,
+        jumps,
+        crossings,
+    ]
+    return torch.stack(found, dim=-1).permute(0, 2, 3, 1).flatten(1)
 
 
-def _percentiles(x: Tensor, columns: Tensor) -> list[Tensor]:
-    """(batch, rows, width) over the columns that count -> for each of `PERCENTILES` (batch, rows)."""
+def _percentiles(x: Tensor, columns: Tensor) -> Tensor:
+    """(batch, rows, width), over the columns that count -> (batch, percentiles * rows), see `PERCENTILES`."""
     last = (columns.sum(1).clamp(min=1) - 1).to(x.dtype)  # (batch,)
     places = last[:, None] * (torch.tensor(PERCENTILES, device=x.device) / 100)  # (batch, percentiles)
     low = places.floor()
@@ -331,4 +336,4 @@ def _percentiles(x: Tensor, columns: Tensor) -> list[Tensor]:
     ordered = torch.where(columns[:, None], x, torch.full_like(x, 1e4)).sort(dim=-1).values
     lower, upper = (ordered.gather(-1, i.long()[:, None].expand(-1, x.shape[1], -1)) for i in (low, high))
     found = lower + (upper - lower) * (places - low)[:, None]  # (batch, rows, percentiles)
-    return list(found.unbind(-1))
+    return found.transpose(1, 2).flatten(1)

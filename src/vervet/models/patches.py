@@ -167,7 +167,8 @@ class PatchEmbedding(nn.Module):
         """(batch, channels, height, width) -> (batch, patches, embed_dim), patches row by row."""
         batch, channels, height, width = images.shape
         ph, pw = self.patch
-        x = images.reshape(batch, channels, height // ph, ph, width // pw, pw)
-        x = x.permute(0, 2, 4, 3, 5, 1)  # (batch, rows, columns, ph, pw, channels)
+        # In two steps, as ONNX Runtime does each of them fast and both at once slowly.
+        x = images.flatten(2).transpose(1, 2).reshape(batch, height // ph, ph, width // pw, pw, channels)
+        x = x.permute(0, 1, 3, 2, 4, 5)  # (batch, rows, columns, ph, pw, channels)
         x = x.reshape(batch, (height // ph) * (width // pw), ph * pw * channels)
         return self.norm_out(self.project(self.norm(x)))
