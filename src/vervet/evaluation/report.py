@@ -565,7 +565,8 @@ difference is given in points of WA with twice its standard error, as if the two
 one test side that errs towards "within chance", between few speakers towards the contrary. A leaky row repeats the
 paper's own comparison; the others say whether it means anything for new clips and new voices. A student without
 positions cannot tell which bands a patch holds that is not a column: so other shapes are also tried
-with learned positions."""
+with learned positions. Both sides have the epochs of the recipe, so what learns more slowly looks worse than it might
+become: a teacher without a stem does not know its training items yet when the twelve epochs of `fast` end."""
 
 _VERDICTS = {"holds": "holds", "the opposite holds": "does **not** hold", "within chance": "cannot be told"}
 
