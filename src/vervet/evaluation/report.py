@@ -535,7 +535,8 @@ a GPU had trained with padding had been read; rows trained on a CPU before are o
 So the rows of these two recipes are not wholly untouched, and may be too high. Rows of `student+functionals-1429` are
 of the second head before it heard pitch. An ellipsis between two commands stands for those of the other folds and
 seeds; results.json holds them all, with commit, machine and split. A command makes its row at the commit that is
-filed with it."""
+filed with it; a row `from` another corpus has the commit of its model, which was asked about whole recordings if its
+second head hears pitch, and otherwise about their first four seconds."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""
