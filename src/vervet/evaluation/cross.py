@@ -50,7 +50,9 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         the corpora that the model was trained on, and the fold if it has not heard all of them. Every clip whose
         emotion the model knows is tested, `left_out` counts the others; of the model's answers only the emotions of the
         corpus count. A recording longer than the model's window is answered by the mean over its windows, each weighted
-        by its duration. Where every clip names its speaker, `enrolled` has the scores of a model that was trained to be
+        by its duration. `predicting` is about answers as `vervet predict` gives them, among all emotions of the model:
+        the share that is right, the share that is not uncertain, and how many of these are right. Where every clip
+        names its speaker, `enrolled` has the scores of a model that was trained to be
         told of other clips. The record of a run also lies in its folder as `cross-CORPUS.json`, to be filed with it.
 
     Raises
@@ -75,7 +77,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     left_out = Counter(utterance.emotion for utterance in found if utterance.emotion not in labels)
     left_out |= {"silent or contradictory": len(removed)} if removed else {}
     seed = run["settings"]["seed"] if run else 0
-    rows = _answers(predictor, clips, labels, seed)
+    rows, said = _answers(predictor, clips, labels, seed)
     told = "\n".join(f"{clip.path.name} {clip.speaker} {clip.emotion}" for clip in clips)
     part = "" if card["protocol"] == "all" else f", fold {run['fold'] if run else card['fold']}"
     record = {
@@ -91,6 +93,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         "commit": card["commit"],
         "command": shlex.join(["vervet", "evaluate", str(model), "--on", on]),
     }
+    record["predicting"] = said
     if left_out:
         record["left_out"] = dict(left_out)
     if predictor.enrols and all(clip.speaker for clip in clips):
@@ -110,8 +113,9 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
 
 def _answers(
     predictor: Predictor, clips: Sequence[Utterance], labels: Sequence[str], seed: int
-) -> list[dict[str, str]]:
-    """A row per clip: emotion, speaker, the answer, and of a model that enrols, one for each of `COUNTS`."""
+) -> tuple[list[dict[str, str]], dict[str, float | None]]:
+    """A row per clip: emotion, speaker, the answer, if the model enrols one for each of `COUNTS`; and `predicting`."""
+    right, sure = np.zeros(len(clips), bool), np.zeros(len(clips), bool)
     rows = [{"emotion": clip.emotion, "speaker": clip.speaker} for clip in clips]
     speakers = [clip.speaker for clip in clips]
     enrols = predictor.enrols and all(speakers)
@@ -120,13 +124,21 @@ def _answers(
         closing(predict_many(predictor, items, jobs=cores())) as answers,
         tqdm(total=len(clips) * (2 if enrols else 1), desc="clips", unit="clip", disable=None) as bar,
     ):
-        for row, answer in zip(rows, answers, strict=True):
+        for clip, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             if not answer.predictions:
                 raise ValueError(answer.problem)
             row["predicted"] = _label(answer.predictions, labels)
+            of_all = _scores(answer.predictions, predictor.labels)
+            right[clip] = predictor.labels[of_all.argmax()] == row["emotion"]
+            sure[clip] = of_all.max() >= predictor.uncertain_below
             bar.update()
+        said = {
+            "wa": float(right.mean()),
+            "answered": float(sure.mean()),
+            "wa_answered": float(right[sure].mean()) if sure.any() else None,
+        }
         if not enrols:
-            return rows
+            return rows, said
         chosen = [others(speakers, count, seed) for count in COUNTS]
         with ThreadPoolExecutor(cores()) as pool:
             for speaker in dict.fromkeys(speakers):  # one at a time: what is known of all clips would fill the memory
@@ -140,7 +152,7 @@ def _answers(
                 for clip, found in zip(own, pool.map(told, own), strict=True):
                     rows[clip] |= {str(count): label for count, label in zip(COUNTS, found, strict=True)}
                     bar.update()
-    return rows
+    return rows, said
 
 
 def _told(predictor: Predictor, path: Path, labels: Sequence[str]) -> str:
@@ -150,7 +162,11 @@ def _told(predictor: Predictor, path: Path, labels: Sequence[str]) -> str:
 
 
 def _label(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
-    """Of these emotions the most probable over the windows of a recording."""
+    """Of these emotions the most probable in a recording."""
+    return labels[int(_scores(predictions, labels).argmax())]
+
+
+def _scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
+    """Of these emotions the probabilities, the mean over the windows of a recording, each as long as it is."""
     windows = np.array([[one.scores[label] for label in labels] for one in predictions])  # (windows, labels)
-    seconds = np.array([one.end_s - one.start_s for one in predictions])
-    return labels[int((seconds @ windows).argmax())]
+    return np.average(windows, axis=0, weights=[one.end_s - one.start_s for one in predictions])

@@ -151,10 +151,11 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "by_version": ("an object with wa and n of each version", _versions),
     "calibration": ("an object", lambda value: isinstance(value, dict)),
     "enrolled": ("an object with scores for each number of clips", _enrolled),
+    "predicting": ("an object", lambda value: isinstance(value, dict)),
     "left_out": ("an object with a whole number for each kind of clip", _left_out),
 }
 OLDER = "-1429"  # ends the name of networks whose second head read 1,429 functionals, before it heard pitch
-_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "by_version", "calibration", "enrolled", "left_out"}
+_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "by_version", "calibration", "enrolled", "left_out", "predicting"}
 
 
 def validate(record: Record) -> None:
@@ -170,8 +171,9 @@ def validate(record: Record) -> None:
         with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores, `by_version` WA
         and n of each version of the clips under `paper`, `calibration` what confidences are worth: ece_before, ece,
         answered and wa_answered, fractions of 1. `enrolled` may hold wa, uar, macro_f1, their intervals, confusion and
-        n_test by the number of other clips of the speaker that the network was told of, `left_out` how many clips were
-        not asked about, by emotion or reason.
+        n_test by the number of other clips of the speaker that the network was told of. Of a row `from` another corpus,
+        `left_out` may hold how many clips were not asked about, by emotion or reason, `predicting` wa, answered and
+        wa_answered among all emotions that the model knows, not only those of the corpus.
 
     Raises
     ------
