@@ -59,6 +59,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     ------
     ValueError
         If the model was trained on that corpus, both share fewer than two emotions, or a recording cannot be read.
+        Whether a model was trained on recordings of your own, only you can know.
     """
     if on not in CORPORA and not Path(on).exists():
         raise ValueError(f"{on}: no such corpus, table or folder; corpora are {', '.join(sorted({*CORPORA} - {*OWN}))}")
@@ -67,7 +68,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else None
     predictor = load(model, threads=1)
     card = predictor.card if run is None else predictor.card | json.loads((folder / "model.json").read_text())
-    if corpus in card["corpora"]:
+    if corpus in card["corpora"] and corpus not in OWN:  # recordings of a user's own have no name to tell them by
         raise ValueError(f"{model}: was trained on {corpus}; --on takes a corpus that the model has not heard")
     found, removed = clean(load_corpus(corpus, corpus_root(corpus, root)))
     labels = in_order({utterance.emotion for utterance in found} & set(predictor.labels))

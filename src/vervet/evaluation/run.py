@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vervet.config import STAGES, VERSIONS
+from vervet.corpora import OWN
 from vervet.evaluation.calibration import calibration_error, softmax
 from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
@@ -432,6 +433,9 @@ def summary(records: list[dict[str, Any]]) -> str:
             f"{record['n_test']:6d} {record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
         )
     last = records[-1]
+    if last["corpus"] in OWN and last["corpus"] in last["protocol"].replace(",", "").split():
+        data = {"table": "a table", "folders": "folders"}[last["corpus"]]
+        lines += ["", f"The model was trained on {data}: if these clips were in it, no score counts"]
     if found := last.get("left_out"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in found.items())
         lines += ["", f"Clips left out, which the model has no emotion for or no answer can be right about: {kinds}"]
