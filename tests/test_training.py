@@ -357,8 +357,20 @@ def test_clips_of_one_speaker_stand_together_where_they_enrol():
 def test_balanced_classes_count_the_same():
     emotions = torch.tensor([0] * 6 + [1] * 2)
     weights = class_weights(emotions, 2)
-    torch.testing.assert_close(weights, torch.tensor([8 / 12, 8 / 4]))
-    assert float(weights[emotions].mean()) == pytest.approx(1)
+    torch.testing.assert_close(weights, torch.tensor([[8 / 12, 8 / 4]]).expand(8, -1))
+    assert float(weights[torch.arange(8), emotions].mean()) == pytest.approx(1)
+
+
+def test_emotions_are_balanced_within_each_corpus():
+    corpora = torch.tensor([0] * 8 + [1] * 6)
+    emotions = torch.tensor([0] * 6 + [1] * 2 + [0] * 1 + [1] * 2 + [2] * 3)  # the first corpus has no third emotion
+    weights = class_weights(emotions, 3, None, corpora)
+    torch.testing.assert_close(weights[0], torch.tensor([8 / 12, 8 / 4, 0]))
+    torch.testing.assert_close(weights[8], torch.tensor([6 / 3, 6 / 6, 6 / 9]))
+    own = weights[torch.arange(14), emotions]
+    assert float(own[:8].mean()) == float(own[8:].mean()) == pytest.approx(1)  # nor does a corpus count more for it
+    for corpus, emotion in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2)):
+        assert float(own[(corpora == corpus) & (emotions == emotion)].sum()) == pytest.approx(4 if corpus == 0 else 2)
 
 
 @pytest.mark.parametrize("enrol", [0, 4])
@@ -383,7 +395,7 @@ def test_a_clip_that_is_drawn_often_counts_often_in_the_weights_of_emotions():
     shares = corpus_shares(corpora, 0.5)
     assert shares is not None
     torch.testing.assert_close(shares, torch.tensor([1.0] * 64 + [2.0] * 16))
-    torch.testing.assert_close(class_weights(emotions, 2, shares), torch.tensor([96 / 128, 96 / 64]))
+    torch.testing.assert_close(class_weights(emotions, 2, shares)[0], torch.tensor([96 / 128, 96 / 64]))
     assert corpus_shares(corpora, 1.0) is None
     with pytest.raises(ValueError, match="corpus_power must be in"):
         Stage(corpus_power=1.5)

@@ -175,7 +175,7 @@ class Stage:
     schedule: Literal["step", "cosine"] = "step"  # cosine: from lr to 0 over the epochs, without lr_step and lr_gamma
     weight_decay: float = 0.0  # decoupled, of weight matrices
     label_smoothing: float = 0.0  # share of the target spread over all emotions
-    balanced: bool = False  # every emotion counts the same in the cross-entropy, however many clips it has
+    balanced: bool = False  # within a corpus every emotion counts the same, however many clips it has
     enrol: int = 0  # clips of one speaker that stand together in a batch; each is told the statistics of some others
     corpus_power: float = 1.0  # of several corpora each is drawn by its size to this power: below 1, small ones repeat
     # above 0, and from a base: the head alone is fitted; half of it times the squared change of its weights is added

@@ -74,7 +74,6 @@ def loss_of(
     features: Tensor,
     emotions: Tensor,
     targets: Tensor | None,
-    weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy, plus alpha times the L1 distance to the teacher's features, or either alone.
 
@@ -87,11 +86,9 @@ def loss_of(
     features : Tensor
         (batch, embed_dim).
     emotions : Tensor
-        (batch,) int64, or (batch, classes) float32 where an image holds more than one.
+        (batch,) int64; or (batch, classes) float32, how much each counts, as it is: no label is smoothed.
     targets : Tensor or None
         (batch, embed_dim), the teacher's features; needed where `stage.alpha` is above 0.
-    weights : Tensor, optional
-        (classes,) float32, how much an image of each emotion counts in the cross-entropy.
 
     Returns
     -------
@@ -100,7 +97,8 @@ def loss_of(
     """
     loss = logits.new_zeros(())
     if stage.cross_entropy:
-        loss = loss + F.cross_entropy(logits.float(), emotions, weights, label_smoothing=stage.label_smoothing)
+        smoothing = 0.0 if emotions.is_floating_point() else stage.label_smoothing
+        loss = loss + F.cross_entropy(logits.float(), emotions, label_smoothing=smoothing)
     if stage.alpha > 0:
         assert targets is not None, "a stage that matches features needs the teacher's"
         loss = loss + stage.alpha * F.l1_loss(features.float(), targets)
@@ -251,13 +249,39 @@ def corpus_shares(corpora: Tensor | None, power: float) -> Tensor | None:
     return (counts / counts.max()).pow(power - 1)[corpora]
 
 
-def class_weights(emotions: Tensor, classes: int, shares: Tensor | None = None) -> Tensor:
-    """Emotions (clips,) -> (classes,) float32, inverse to how often each is drawn, 1 on average over what is drawn.
+def class_weights(
+    emotions: Tensor, classes: int, shares: Tensor | None = None, corpora: Tensor | None = None
+) -> Tensor:
+    """How much each emotion counts where a clip is trained on, so that within each corpus all count the same.
 
-    `shares` (clips,) says how often each clip is; once, if not given.
+    Parameters
+    ----------
+    emotions : Tensor
+        (clips,) int64.
+    classes : int
+        Number of emotions.
+    shares : Tensor, optional
+        (clips,) float32, how often each clip is drawn; once, if not given.
+    corpora : Tensor, optional
+        (clips,) int64, whose recordings they are; of one corpus, if not given.
+
+    Returns
+    -------
+    Tensor
+        (clips, classes) float32, inverse to how often the emotion is drawn from the clip's corpus, 0 where never; over
+        what is drawn of a corpus the mean is 1.
+
+    Notes
+    -----
+    If emotions counted the same over all corpora together, one that a single small corpus has would outweigh all others
+    there, and be heard in everything that sounds like it.
     """
-    counts = torch.bincount(emotions, shares, minlength=classes)
-    return counts.sum() / (classes * counts.clamp(min=1)).float()
+    corpora = torch.zeros_like(emotions) if corpora is None else corpora.to(emotions.device)
+    drawn = torch.ones_like(emotions, dtype=torch.float32) if shares is None else shares
+    counts = torch.zeros(int(corpora.max()) + 1, classes, device=emotions.device)
+    counts.index_put_((corpora, emotions), drawn, accumulate=True)
+    weights = counts.sum(1, keepdim=True) / ((counts > 0).sum(1, keepdim=True) * counts)
+    return torch.where(counts > 0, weights, 0.0)[corpora]
 
 
 def kept_epoch(history: list[dict[str, float]], stage: Stage) -> int:
@@ -292,7 +316,9 @@ class _Loop:
         self.generator = torch.Generator(self.device)
         shares = corpus_shares(train.corpora, stage.corpus_power)
         shares = None if shares is None else shares.to(self.device)
-        self.weights = class_weights(train.emotions, classes, shares).to(self.device) if stage.balanced else None
+        self.weights: Tensor | None = None  # (clips, classes), how much each emotion counts
+        if stage.balanced:
+            self.weights = class_weights(train.emotions, classes, shares, train.corpora).to(self.device)
         self.group = stage.enrol or 1  # clips that stay together
         share = len(range(stage.batch_size // self.group)[accelerator.process_index :: accelerator.num_processes])
         self.indices = torch.zeros(share * self.group, dtype=torch.long, device=self.device)
@@ -373,18 +399,25 @@ class _Loop:
         if online != Online():
             images = disturb(images, online, self.generator, self.group, self.front_end)
         told = (tell(images, stage.enrol, self.generator),) if stage.enrol else ()
+        if online != Online() or self.weights is not None:
+            emotions = self._shares(emotions)
         if online != Online():
-            shares = F.one_hot(emotions, self.classes).float()
-            images, emotions, targets = mix(images, shares, online, self.generator, targets, stage.enrol)
+            images, emotions, targets = mix(images, emotions, online, self.generator, targets, stage.enrol)
         with autocast(self.device, self.precision):
             logits, features = self.prepared(_trimmed(images, self.model.config), *told)
-        loss = loss_of(stage, logits, features, emotions, targets, self.weights)
+        loss = loss_of(stage, logits, features, emotions, targets)
         self.accelerator.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.averaged is not None:
             _average(self.averaged, self.model, stage.average)
         self.total += loss.detach()
+
+    def _shares(self, emotions: Tensor) -> Tensor:
+        """Emotions of the batch of `indices` (batch,) -> how much each counts (batch, classes), labels smoothed."""
+        smoothing = self.stage.label_smoothing
+        shares = F.one_hot(emotions, self.classes) * (1 - smoothing) + smoothing / self.classes
+        return shares if self.weights is None else shares * self.weights[self.indices]
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ def fit_functionals(
     seed: int,
     start: FunctionalsHead | None = None,
     shares: Tensor | None = None,
+    corpora: Tensor | None = None,
 ) -> float:
     """Fit the head that reads functionals.
 
@@ -43,7 +44,7 @@ def fit_functionals(
     settings : Functionals
         Strength of the penalty, and of how many other clips of its speaker each clip is told.
     balanced : bool
-        Whether every emotion counts the same, however many clips it has.
+        Whether every emotion of a corpus counts the same, however many clips it has.
     seed : int
         Decides which other clips those are.
     start : FunctionalsHead, optional
@@ -51,6 +52,8 @@ def fit_functionals(
         beside the training clips, and the penalty is on what its weights are changed by.
     shares : Tensor, optional
         (clips,) float32, how much each clip counts in mean, deviation and loss; all the same, if not given.
+    corpora : Tensor, optional
+        (clips,) int64, whose recordings they are; of one corpus, if not given.
 
     Returns
     -------
@@ -80,5 +83,7 @@ def fit_functionals(
         told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])
         told /= excess(told)  # what is unusual has a smaller share in the answer, and a smaller say here
     many = len(settings.told)
-    shares = None if shares is None else shares.repeat(many)
-    return fit_linear(head.linear, told, emotions.repeat(many), settings.l2, balanced, shares=shares)
+    shares, corpora = (None if given is None else given.repeat(many) for given in (shares, corpora))
+    return fit_linear(
+        head.linear, told, emotions.repeat(many), settings.l2, balanced, shares=shares, corpora=corpora
+    )  # fmt: skip

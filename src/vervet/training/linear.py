@@ -11,7 +11,7 @@ ITERATIONS = 300
 
 def fit_linear(
     layer: nn.Linear, inputs: Tensor, emotions: Tensor, l2: float, balanced: bool, label_smoothing: float = 0.0,
-    shares: Tensor | None = None,
+    shares: Tensor | None = None, corpora: Tensor | None = None,
 ) -> float:  # fmt: skip
     """Fit a linear layer, with a penalty on what its weights are changed by.
 
@@ -26,11 +26,13 @@ def fit_linear(
     l2 : float
         Half of it times the squared change of the weights is added to the mean cross-entropy.
     balanced : bool
-        Whether every emotion counts the same, however many clips it has.
+        Whether every emotion of a corpus counts the same, however many clips it has.
     label_smoothing : float, optional
         Share of the target that is spread over all emotions.
     shares : Tensor, optional
         (clips,) float32, how much each clip counts; all the same, if not given.
+    corpora : Tensor, optional
+        (clips,) int64, whose recordings they are; of one corpus, if not given.
 
     Returns
     -------
@@ -48,8 +50,12 @@ def fit_linear(
     """
     emotions = emotions.to(inputs.device)
     shares = torch.ones(len(inputs)).to(inputs) if shares is None else shares.to(inputs)
-    weights = class_weights(emotions, layer.out_features, shares).float() if balanced else None
-    total = shares.sum() if weights is None else (shares * weights[emotions]).sum()
+    classes = layer.out_features
+    weights = shares[:, None]  # (clips, 1 or classes)
+    if balanced:
+        weights = weights * class_weights(emotions, classes, shares, corpora)
+    truth = F.one_hot(emotions, classes)
+    targets = (truth * (1 - label_smoothing) + label_smoothing / classes) * weights / (truth * weights).sum()
     origin = layer.weight.detach().clone()
     optimizer = torch.optim.LBFGS(
         layer.parameters(), max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-7, history_size=10,
@@ -58,8 +64,8 @@ def fit_linear(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        losses = F.cross_entropy(layer(inputs), emotions, weights, reduction="none", label_smoothing=label_smoothing)
-        loss = (shares * losses).sum() / total + l2 / 2 * (layer.weight - origin).square().sum()
+        loss = F.cross_entropy(layer(inputs), targets, reduction="sum")
+        loss = loss + l2 / 2 * (layer.weight - origin).square().sum()
         loss.backward()
         return loss
 

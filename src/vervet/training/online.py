@@ -99,7 +99,7 @@ def mix(
     images : Tensor
         (batch, 1, n_mels, width).
     shares : Tensor
-        (batch, classes) float32, how much of each emotion; rows sum to 1.
+        (batch, classes) float32, how much of each emotion.
     settings : Online
         `mixup` is the parameter of the Beta distribution.
     generator : torch.Generator

@@ -97,14 +97,14 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
     folder, recipe, settings = workshop.folder / "student", workshop.recipe, workshop.recipe.student
     if workshop.accelerator.is_main_process:
         started = time.perf_counter()
-        images, emotions, speakers, shares = _recorded(workshop)
+        images, emotions, speakers, shares, corpora = _recorded(workshop)
         device = workshop.accelerator.device
         known, told = statistics_of(model.to(device), images), _told(workshop, speakers)
         features = [predict(model, images, device, told=met(known, speakers, count, recipe.seed))[1] for count in told]
         model.cpu()
         loss = fit_linear(
             model.head, torch.cat(features), emotions.repeat(len(told)), settings.head_l2, settings.balanced,
-            settings.label_smoothing, None if shares is None else shares.repeat(len(told)),
+            settings.label_smoothing, None if shares is None else shares.repeat(len(told)), corpora.repeat(len(told)),
         )  # fmt: skip
         folder.mkdir(exist_ok=True)
         minutes = (time.perf_counter() - started) / 60
@@ -113,14 +113,14 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
     workshop.accelerator.wait_for_everyone()
 
 
-def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str], Tensor | None]:
-    """The training clips as they were recorded: images, emotions (clips,) int64, speakers, and how much each counts."""
+def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str], Tensor | None, Tensor]:
+    """The training clips as recorded: images, emotions (clips,), speakers, how much each counts, corpora (clips,)."""
     samples = [sample for sample in workshop.split.train if sample.version == "original"]
     emotions = torch.tensor([workshop.labels.index(sample.utterance.emotion) for sample in samples])
     corpora = _numbered([sample.utterance.corpus for sample in samples])
     shares = corpus_shares(corpora, workshop.recipe.student.corpus_power)
     images = workshop.pool.select(samples).to(workshop.accelerator.device)
-    return images, emotions, [sample.utterance.speaker for sample in samples], shares
+    return images, emotions, [sample.utterance.speaker for sample in samples], shares, corpora
 
 
 def _numbered(names: Sequence[str]) -> Tensor:
@@ -148,7 +148,7 @@ def _functionals(workshop: Workshop) -> None:
         assert model.functionals is not None
         model.functionals.read(recipe.front_end)
         model.to(workshop.accelerator.device)
-        images, emotions, speakers, shares = _recorded(workshop)
+        images, emotions, speakers, shares, corpora = _recorded(workshop)
         settings = replace(recipe.functionals, told=_told(workshop, speakers))
         loss = fit_functionals(
             model.functionals,
@@ -160,6 +160,7 @@ def _functionals(workshop: Workshop) -> None:
             recipe.seed,
             known_functionals(workshop.labels, workshop.base),
             shares,
+            corpora,
         )
         folder.mkdir(exist_ok=True)
         minutes = card["minutes"] + (time.perf_counter() - started) / 60
