@@ -144,7 +144,7 @@ def test_any_model_on_recordings_of_ones_own(tmp_path, finished, table, capsys):
     right = [answer(predictor, tmp_path / f"{number}.wav") == emotion for number, emotion in truth.items()]
     assert record["wa"] == pytest.approx(np.mean(right))
     right = [answer(predictor, tmp_path / f"{number}.wav", (0, 1, 2)) == emotion for number, emotion in truth.items()]
-    assert record["predicting"] == {"wa": pytest.approx(np.mean(right)), "answered": 1, "wa_answered": np.mean(right)}
+    assert record["predicting"] == {"wa": pytest.approx(np.mean(right))}  # this model has no threshold
     others = {0: [2], 2: [0], 1: [3, 5], 3: [1, 5], 5: [1, 3]}
     told = {
         number: predictor.enroll([tmp_path / f"{other}.wav" for other in known]) for number, known in others.items()
@@ -174,6 +174,7 @@ def test_it_takes_no_pytorch(table):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (record,) = json.loads(done.stdout)
     assert (record["protocol"], record["n_test"]) == ("from cremad and emodb, fold 8", 5)
+    assert set(record["predicting"]) == {"wa", "answered", "wa_answered"}
 
 
 def test_what_cannot_be_heard_is_named_and_nothing_is_filed(tmp_path, finished, table, capsys):

@@ -51,7 +51,8 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         emotion the model knows is tested, `left_out` counts the others; of the model's answers only the emotions of the
         corpus count. A recording longer than the model's window is answered by the mean over its windows, each weighted
         by its duration. `predicting` is about answers as `vervet predict` gives them, among all emotions of the model:
-        the share that is right, the share that is not uncertain, and how many of these are right. Where every clip
+        the share that is right, and of a model that knows when it is uncertain, the share that is not, and how many of
+        these are right. Where every clip
         names its speaker, `enrolled` has the scores of a model that was trained to be
         told of other clips. The record of a run also lies in its folder as `cross-CORPUS.json`, to be filed with it.
 
@@ -133,11 +134,12 @@ def _answers(
             right[clip] = predictor.labels[of_all.argmax()] == row["emotion"]
             sure[clip] = of_all.max() >= predictor.uncertain_below
             bar.update()
-        said = {
-            "wa": float(right.mean()),
-            "answered": float(sure.mean()),
-            "wa_answered": float(right[sure].mean()) if sure.any() else None,
-        }
+        said: dict[str, float | None] = {"wa": float(right.mean())}
+        if predictor.uncertain_below > 0:
+            said |= {
+                "answered": float(sure.mean()),
+                "wa_answered": float(right[sure].mean()) if sure.any() else None,
+            }
         if not enrols:
             return rows, said
         chosen = [others(speakers, count, seed) for count in COUNTS]

@@ -440,9 +440,10 @@ def summary(records: list[dict[str, Any]]) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in found.items())
         lines += ["", f"Clips left out, which the model has no emotion for or no answer can be right about: {kinds}"]
     if found := last.get("predicting"):
-        right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
-        lines += ["", f"As `vervet predict` answers, among all emotions that the model knows: WA {found['wa']:.2%};"]
-        lines[-1] += f" {found['answered']:.0%} are not uncertain{right}"
+        lines += ["", f"As `vervet predict` answers, among all emotions that the model knows: WA {found['wa']:.2%}"]
+        if "answered" in found:
+            right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
+            lines[-1] += f"; {found['answered']:.0%} are not uncertain{right}"
     if found := last.get("calibration"):
         right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
         lines += ["", f"Confidence of {last['network']}, fold {last['fold']}: calibration error {found['ece']:.3f}"]
