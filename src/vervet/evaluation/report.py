@@ -536,9 +536,11 @@ alone. To go on with noise and limited bands, and that what came of it ships, wa
 a GPU had trained with padding had been read; rows trained on a CPU before are of batches cut to their longest clip.
 So the rows of these two recipes are not wholly untouched, and may be too high. Rows of `student+functionals-1429` are
 of the second head before it heard pitch. An ellipsis between two commands stands for those of the other folds and
-seeds; results.json holds them all, with commit, machine and split. A command makes its row at the commit that is
-filed with it; a row `from` another corpus has the commit of its model, which was asked about whole recordings if its
-second head hears pitch, and otherwise about their first four seconds."""
+seeds; results.json holds them all, with commit, machine and split. That BatchNorm's statistics are found anew from
+clips as recorded was decided on validation speakers of CREMA-D's first block and of the shipped model; only the
+rows `from` EmoDB or SAVEE alone with the newer second head have it. A command makes its row at the commit that is
+filed with it; a row `from` another corpus has the commit of its model, which was asked about whole recordings if
+its second head hears pitch, and otherwise about their first four seconds."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""
