@@ -52,8 +52,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         corpus count. A recording longer than the model's window is answered by the mean over its windows, each weighted
         by its duration. `predicting` is about answers as `vervet predict` gives them, among all emotions of the model:
         the share that is right, and of a model that knows when it is uncertain, the share that is not, and how many of
-        these are right. Where every clip
-        names its speaker, `enrolled` has the scores of a model that was trained to be
+        these are right. Where every clip names its speaker, `enrolled` has the scores of a model that was trained to be
         told of other clips. The record of a run also lies in its folder as `cross-CORPUS.json`, to be filed with it.
 
     Raises
@@ -81,21 +80,22 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     seed = run["settings"]["seed"] if run else 0
     rows, said = _answers(predictor, clips, labels, seed)
     told = "\n".join(f"{clip.path.name} {clip.speaker} {clip.emotion}" for clip in clips)
-    part = "" if card["protocol"] == "all" else f", fold {run['fold'] if run else card['fold']}"
+    origin = run or card  # how it was trained
+    part = "" if origin["protocol"] == "all" else f", fold {origin['fold']}"
     record = {
         "corpus": corpus,
         "protocol": f"from {' and '.join(card['corpora'])}{part}",
         "leaky": False,
         "network": network_of(card),
-        "recipe": card["recipe"],
+        "recipe": origin["recipe"],
         "fold": "all",
         **scored_answers(rows, list(labels)),
         "labels": list(labels),
         "split_hash": hashlib.sha256(told.encode()).hexdigest()[:16],
         "commit": card["commit"],
         "command": shlex.join(["vervet", "evaluate", str(model), "--on", on]),
+        "predicting": said,
     }
-    record["predicting"] = said
     if left_out:
         record["left_out"] = dict(left_out)
     if predictor.enrols and all(clip.speaker for clip in clips):
@@ -103,7 +103,6 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     if run is None:
         return record | {"model_sha256": predictor.digest}
     record |= {
-        "recipe": run["recipe"],
         "seed": seed,
         "epochs": card["epochs"],
         "machine": run["machine"],

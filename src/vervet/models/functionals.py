@@ -310,7 +310,7 @@ def _moments(x: Tensor, sets: Tensor) -> Tensor:
     mean, second, third, fourth = (power @ share.mT for power in (z, z * z, z * z * z, z * z * z * z))
     slope = z @ (time / _square(time).sum(-1, keepdim=True).clamp(min=1e-3)).mT  # time is in lengths of the set
     jumps, crossings = jump @ (pairs / counts[..., None]).mT, crossing @ (pairs / counts[..., None]).mT
-    square = mean * mean
+    square = _square(mean)
     variance = (second - square).clamp(min=0)
     skew = third - mean * (3 * second - 2 * square)
     kurtosis = fourth - mean * (4 * third - mean * (6 * second - 3 * square))
