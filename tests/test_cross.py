@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -144,17 +145,28 @@ def test_any_model_on_recordings_of_ones_own(tmp_path, finished, table, capsys):
     right = [answer(predictor, tmp_path / f"{number}.wav") == emotion for number, emotion in truth.items()]
     assert record["wa"] == pytest.approx(np.mean(right))
     right = [answer(predictor, tmp_path / f"{number}.wav", (0, 1, 2)) == emotion for number, emotion in truth.items()]
-    assert record["predicting"] == {"wa": pytest.approx(np.mean(right))}  # this model has no threshold
+    said = record["predicting"]
+    assert said["wa"] == pytest.approx(np.mean(right))
+    assert "answered" not in said  # this model has no threshold
+    assert said["answers"]["neutral"] == Counter(
+        answer(predictor, tmp_path / f"{number}.wav", (0, 1, 2)) for number in truth if truth[number] == "neutral"
+    )
     others = {0: [2], 2: [0], 1: [3, 5], 3: [1, 5], 5: [1, 3]}
     told = {
         number: predictor.enroll([tmp_path / f"{other}.wav" for other in known]) for number, known in others.items()
     }
     right = [answer(told[number], tmp_path / f"{number}.wav") == emotion for number, emotion in truth.items()]
     assert record["enrolled"]["3"]["wa"] == pytest.approx(np.mean(right))
+    right = [answer(one, tmp_path / f"{number}.wav", (0, 1, 2)) == truth[number] for number, one in told.items()]
+    assert said["wa_enrolled"]["3"] == pytest.approx(np.mean(right))
     assert set(record["by_speaker"]) == {"0", "1"}
     assert shlex.split(record["command"])[1:] == asked
     assert main(asked) == 0
-    assert "surprise 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "surprise 1" in printed
+    counts = Counter(said["answers"]["anger"]) + Counter(said["answers"]["neutral"])
+    assert counts.total() == 5
+    assert all(f" {label} {count}" in printed.partition("\nAnswers:")[2] for label, count in counts.items())
     assert sorted(path.name for path in tmp_path.glob("*.json")) == []
 
 
@@ -174,7 +186,7 @@ def test_it_takes_no_pytorch(table):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (record,) = json.loads(done.stdout)
     assert (record["protocol"], record["n_test"]) == ("from cremad and emodb, fold 8", 5)
-    assert set(record["predicting"]) == {"wa", "answered", "wa_answered"}
+    assert set(record["predicting"]) == {"wa", "answered", "wa_answered", "answers", "wa_enrolled"}
 
 
 def test_what_cannot_be_heard_is_named_and_nothing_is_filed(tmp_path, finished, table, capsys):

@@ -50,10 +50,12 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         the corpora that the model was trained on, and the fold if it has not heard all of them. Every clip whose
         emotion the model knows is tested, `left_out` counts the others; of the model's answers only the emotions of the
         corpus count. A recording longer than the model's window is answered by the mean over its windows, each weighted
-        by its duration. `predicting` is about answers as `vervet predict` gives them, among all emotions of the model:
-        the share that is right, and of a model that knows when it is uncertain, the share that is not, and how many of
-        these are right. Where every clip names its speaker, `enrolled` has the scores of a model that was trained to be
-        told of other clips. The record of a run also lies in its folder as `cross-CORPUS.json`, to be filed with it.
+        by its duration. Where every clip names its speaker, `enrolled` has the scores of a model that was trained to be
+        told of other clips. `predicting` is about answers as `vervet predict` gives them, among all emotions of the
+        model: wa, the share that is right; of a model that knows when it is uncertain, `answered` and `wa_answered`,
+        the share that is not, and how many of these are right; `wa_enrolled` by the number of other clips; and
+        `answers`, how often each emotion was answered to clips of each. The record of a run also lies in its folder as
+        `cross-CORPUS.json`, to be filed with it.
 
     Raises
     ------
@@ -114,9 +116,11 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
 
 def _answers(
     predictor: Predictor, clips: Sequence[Utterance], labels: Sequence[str], seed: int
-) -> tuple[list[dict[str, str]], dict[str, float | None]]:
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """A row per clip: emotion, speaker, the answer, if the model enrols one for each of `COUNTS`; and `predicting`."""
-    right, sure = np.zeros(len(clips), bool), np.zeros(len(clips), bool)
+    sure = np.zeros(len(clips), bool)
+    true = np.array([predictor.labels.index(clip.emotion) for clip in clips])
+    heard = np.zeros(len(clips), int)  # which of all its emotions the model answers
     rows = [{"emotion": clip.emotion, "speaker": clip.speaker} for clip in clips]
     speakers = [clip.speaker for clip in clips]
     enrols = predictor.enrols and all(speakers)
@@ -130,37 +134,43 @@ def _answers(
                 raise ValueError(answer.problem)
             row["predicted"] = _label(answer.predictions, labels)
             of_all = _scores(answer.predictions, predictor.labels)
-            right[clip] = predictor.labels[of_all.argmax()] == row["emotion"]
-            sure[clip] = of_all.max() >= predictor.uncertain_below
+            heard[clip], sure[clip] = of_all.argmax(), of_all.max() >= predictor.uncertain_below
             bar.update()
-        said: dict[str, float | None] = {"wa": float(right.mean())}
+        right = heard == true
+        said: dict[str, Any] = {"wa": float(right.mean())}
         if predictor.uncertain_below > 0:
             said |= {
                 "answered": float(sure.mean()),
                 "wa_answered": float(right[sure].mean()) if sure.any() else None,
             }
+        said["answers"] = {
+            label: dict(Counter(predictor.labels[one] for one in sorted(heard[true == predictor.labels.index(label)])))
+            for label in labels
+        }
         if not enrols:
             return rows, said
         chosen = [others(speakers, count, seed) for count in COUNTS]
+        knowing = np.zeros((len(COUNTS), len(clips)), bool)  # whether the answer among all its emotions is right
         with ThreadPoolExecutor(cores()) as pool:
             for speaker in dict.fromkeys(speakers):  # one at a time: what is known of all clips would fill the memory
                 own = [clip for clip, name in enumerate(speakers) if name == speaker]
                 known = dict(zip(own, pool.map(lambda clip: predictor.statistics(clips[clip].path), own), strict=True))
 
-                def told(clip: int, known: dict[int, np.ndarray] = known) -> list[str]:
+                def told(clip: int, known: dict[int, np.ndarray] = known) -> list[Sequence[Prediction]]:
                     sums = [sum((known[other] for other in sets[clip]), np.zeros_like(known[clip])) for sets in chosen]
-                    return [_told(predictor.knowing(total), clips[clip].path, labels) for total in sums]
+                    return [_told(predictor.knowing(total), clips[clip].path) for total in sums]
 
                 for clip, found in zip(own, pool.map(told, own), strict=True):
-                    rows[clip] |= {str(count): label for count, label in zip(COUNTS, found, strict=True)}
+                    rows[clip] |= {str(count): _label(one, labels) for count, one in zip(COUNTS, found, strict=True)}
+                    knowing[:, clip] = [_label(one, predictor.labels) == clips[clip].emotion for one in found]
                     bar.update()
+        said["wa_enrolled"] = {str(count): float(of.mean()) for count, of in zip(COUNTS, knowing, strict=True)}
     return rows, said
 
 
-def _told(predictor: Predictor, path: Path, labels: Sequence[str]) -> str:
+def _told(predictor: Predictor, path: Path) -> Sequence[Prediction]:
     """What a model that knows the speaker answers."""
-    predictions, _ = predictor.hear(path, *predictor.windowing(None, None), str(path))
-    return _label(predictions, labels)
+    return predictor.hear(path, *predictor.windowing(None, None), str(path))[0]
 
 
 def _label(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:

@@ -172,8 +172,8 @@ def validate(record: Record) -> None:
         and n of each version of the clips under `paper`, `calibration` what confidences are worth: ece_before, ece,
         answered and wa_answered, fractions of 1. `enrolled` may hold wa, uar, macro_f1, their intervals, confusion and
         n_test by the number of other clips of the speaker that the network was told of. Of a row `from` another corpus,
-        `left_out` may hold how many clips were not asked about, by emotion or reason, `predicting` wa, answered and
-        wa_answered among all emotions that the model knows, not only those of the corpus.
+        `left_out` may hold how many clips were not asked about, by emotion or reason, `predicting` what
+        `vervet.evaluation.cross` says of answers among all emotions that the model knows, not only the corpus's.
 
     Raises
     ------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -444,6 +445,10 @@ def summary(records: list[dict[str, Any]]) -> str:
         if "answered" in found:
             right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
             lines[-1] += f"; {found['answered']:.0%} are not uncertain{right}"
+        told = [f"{wa:.2%} told of {count}" for count, wa in found.get("wa_enrolled", {}).items()]
+        lines += [f"and knowing other clips of each speaker: {', '.join(told)}"] if told else []
+        if answers := sum((Counter(one) for one in found.get("answers", {}).values()), Counter()):
+            lines += [f"Answers: {', '.join(f'{label} {count}' for label, count in answers.most_common())}"]
     if found := last.get("calibration"):
         right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
         lines += ["", f"Confidence of {last['network']}, fold {last['fold']}: calibration error {found['ece']:.3f}"]
