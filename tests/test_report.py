@@ -303,6 +303,17 @@ def test_what_confidences_are_worth_stands_on_the_page_unless_leaky():
     assert "What a confidence is worth" not in markdown([leaky() | {"calibration": worth}, record()])
 
 
+def test_answers_among_all_emotions_of_a_model_stand_in_a_table_of_their_own():
+    crossed = record(fold="all", folds=[0]) | {"protocol": "from savee"}
+    said = {"wa": 0.25, "answers": {"anger": {"anger": 3, "boredom": 7}, "neutral": {"boredom": 4, "neutral": 6}}}
+    sure = {"answered": 0.5, "wa_answered": 0.375, "wa_enrolled": {"10": 0.125}}
+    page = markdown([crossed | {"predicting": said | sure}, crossed | {"seed": 1, "predicting": said}])
+    _, _, told, untold = lines(page, "As `vervet predict` answers")
+    assert "| 25.0 | 50.0 | 37.5 | 12.5 | boredom 55.0, neutral 30.0 |" in told
+    assert "| 25.0 |  |  |  | boredom 55.0, neutral 30.0 |" in untold
+    assert "As `vervet predict`" not in markdown([crossed | {"predicting": {"wa": 0.25}}])
+
+
 def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own(tmp_path):
     def known(confusion):
         scores = record(confusion)

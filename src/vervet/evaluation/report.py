@@ -777,7 +777,7 @@ def _confidence_parts(records: Sequence[Record]) -> list[str]:
 
 def _predicting_parts(records: Sequence[Record]) -> list[str]:
     """A heading and a table of answers among all emotions of a model; nothing where none was measured."""
-    found = [one for one in records if "wa_enrolled" in one.get("predicting", {})]
+    found = [one for one in records if "answers" in one.get("predicting", {})]
     if not found:
         return []
     head = ["corpus", "protocol", "network", "recipe", "seed", "test clips", "WA, shared emotions", "WA, all",
@@ -791,7 +791,7 @@ def _predicting_parts(records: Sequence[Record]) -> list[str]:
             CORPORA.get(one["corpus"], one["corpus"]), f"`{one['protocol']}`", one["network"], f"`{one['recipe']}`",
             str(one["seed"]), f"{one['n_test']:,}", _percent(one["wa"]), _percent(said["wa"]),
             *("" if value is None else _percent(value) for value in sure),
-            _percent(said["wa_enrolled"]["10"]),
+            _percent(said["wa_enrolled"]["10"]) if "wa_enrolled" in said else "",
             ", ".join(f"{label} {_percent(count / one['n_test'])}" for label, count in answers.most_common(2)),
         ])  # fmt: skip
     return ["## As `vervet predict` answers", _PREDICTING, _grid(head, body)]
