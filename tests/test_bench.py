@@ -1,6 +1,9 @@
 import json
+import os
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vervet.bench import run
@@ -31,6 +34,21 @@ def test_every_contender_has_its_row(measured):
     json.dumps(measured)
 
 
+def test_what_a_package_prints_is_no_answer(tmp_path):
+    np.save(tmp_path / "clips.npy", np.zeros((1, 64_000), np.float32))
+    noisy = (
+        "from vervet.bench import worker; from vervet.bench.contenders import Contender\n"
+        "def prepare(threads, model): print('loading'); return lambda paths, waveforms: print('heard')\n"
+        "worker.CONTENDERS['noisy'] = Contender('noisy', prepare); worker.main()"
+    )
+    command = [sys.executable, "-c", noisy, "noisy", "1", "-", str(tmp_path / "clips.npy"), "0.wav"]
+    worker = run._Worker(command, dict(os.environ))
+    assert worker.ask([0])["ms"] >= 0
+    assert worker.ask([0])["peak_mb"] > 0
+    worker.process.kill()
+    worker.process.wait()
+
+
 def test_table(measured):
     text = run.summary(measured | {"missing": {"wav2vec2": ["transformers"]}})
     assert "of the matrix product's rate" in text
@@ -47,6 +65,4 @@ def test_unknown_missing_and_failing_contenders_are_named(monkeypatch, tmp_path,
     with pytest.raises(ValueError, match="no recordings in this folder"):
         run.bench(tmp_path, names=("vervet",))
     with pytest.raises(ValueError, match="contender limit x stopped: ValueError: invalid literal"):
-        run._Worker(
-            [run.sys.executable, "-m", "vervet.bench.worker", "limit", "x", "-", "-"], dict(run.os.environ)
-        ).ask([0])
+        run._Worker([sys.executable, "-P", "-m", "vervet.bench.worker", "limit", "x", "-", "-"], dict(os.environ)).ask([0])

@@ -129,7 +129,7 @@ def _pass(
     def start(name: str) -> _Worker:
         model = models.get(CONTENDERS[name].model, "-")
         words = [name, str(threads), str(model), str(folder / "clips.npy"), *map(str, files)]
-        return _Worker([sys.executable, "-m", "vervet.bench.worker", *words], environment)
+        return _Worker([sys.executable, "-P", "-m", "vervet.bench.worker", *words], environment)
 
     cold = {name: [_cold(start, name) for _ in range(3)] for name in names if not CONTENDERS[name].part}
     workers = {name: start(name) for name in names}
@@ -182,7 +182,7 @@ class _Worker:
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
-        self.title = " ".join(command[3:5])
+        self.title = " ".join(command[4:6])
 
     def ask(self, indices: list[int]) -> dict[str, float]:
         """Have it answer some recordings; returns ms, cpu_ms and peak_mb."""
