@@ -65,4 +65,5 @@ def test_unknown_missing_and_failing_contenders_are_named(monkeypatch, tmp_path,
     with pytest.raises(ValueError, match="no recordings in this folder"):
         run.bench(tmp_path, names=("vervet",))
     with pytest.raises(ValueError, match="contender limit x stopped: ValueError: invalid literal"):
-        run._Worker([sys.executable, "-P", "-m", "vervet.bench.worker", "limit", "x", "-", "-"], dict(os.environ)).ask([0])
+        command = [sys.executable, "-P", "-m", "vervet.bench.worker", "limit", "x", "-", "-"]
+        run._Worker(command, dict(os.environ)).ask([0])
