@@ -64,6 +64,6 @@ def test_unknown_missing_and_failing_contenders_are_named(monkeypatch, tmp_path,
         run.bench(EXAMPLES, names=("egemaps-svm",))
     with pytest.raises(ValueError, match="no recordings in this folder"):
         run.bench(tmp_path, names=("vervet",))
+    command = [sys.executable, "-P", "-m", "vervet.bench.worker", "limit", "x", "-", "-"]
     with pytest.raises(ValueError, match="contender limit x stopped: ValueError: invalid literal"):
-        command = [sys.executable, "-P", "-m", "vervet.bench.worker", "limit", "x", "-", "-"]
         run._Worker(command, dict(os.environ)).ask([0])
