@@ -552,7 +552,7 @@ _SAY = """- `fast`, `fast-steps`, `alone`: settled with leaky test scores in vie
 Validation speakers alone decided that SAVEE starts from a model of CREMA-D and EmoDB (they are test speakers of other
 folds), that training goes on with noise and limited bands, that the second head's share falls for unusual recordings,
 and that BatchNorm's statistics are found anew from clips as recorded, which only rows of CREMA-D with EmoDB and rows
-`from` EmoDB or SAVEE alone have, both with the newer second head."""
+`from` other corpora have, both with the newer second head."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
 protocol, so that they can be held against the published figures, and against nothing else."""
