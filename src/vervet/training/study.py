@@ -231,7 +231,7 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> l
 
 def _start(job: Job, more: Sequence[str], environment: dict[str, str]) -> subprocess.Popen:
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "vervet", "train", *job.words, *more, "--out", str(job.folder)]
+    command = [sys.executable, "-P", "-m", "vervet", "train", *job.words, *more, "--out", str(job.folder)]
     with job.log.open("ab") as log:
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
