@@ -61,6 +61,16 @@ def test_every_claim_stands_on_the_page():
     assert "| EmoDB | `paper` (leaky) | student, `fast` | student, `alone` | 1 | 200 | +20.0 ± 6.9 | holds |" in page
 
 
+def test_the_first_table_counts_comparisons():
+    runs = [record("fast", 90, 100), record("alone", 50, 100)]
+    runs += [record("alone --student_network.patch=[16,16]", 30, 100)]
+    runs += [record("alone --student_network.patch=[1,128]", 49, 100)]
+    page = markdown(runs)
+    assert "| claim | `paper` (leaky) | `clip` | `speaker` |" in page
+    assert "than learning on its own. | holds, 1 of 1 |  |  |" in page
+    assert "square and horizontal ones. | holds in 1 of 2, cannot be told in 1 |  |  |" in page
+
+
 def test_shares_of_no_difference_are_chance():
     assert between("emodb", "paper", CLAIM.pairs[0], 1, 100, 1.0, 0.9).verdict == "holds"
     assert between("emodb", "paper", CLAIM.pairs[0], 1, 100, 0.5, 0.5).verdict == "within chance"
