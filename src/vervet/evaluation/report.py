@@ -536,9 +536,9 @@ _SAY = """- `fast`, `fast-steps`, `alone`: settled with leaky test scores in vie
   EmoDB's test speaker 15 than networks of EmoDB alone; that it helps was then seen on CREMA-D's actors 1073
   to 1080 and EmoDB's speaker 16.
 - Emotions are balanced within each corpus, because the model that shipped before took SAVEE's clips for boredom. So
-  SAVEE had a say in rows `from cremad and emodb` without `corpus_power=1`. The model that ships has it for that reason:
-  on validation speakers it is better for EmoDB, worse for CREMA-D, and worse for both together, where boredom is one
-  recall in seven.
+  SAVEE had a say in rows `from cremad and emodb` without `corpus_power=1`, and in those of `vervet-small from
+  cremad+emodb`. The model that ships has it for that reason: on validation speakers it is better for EmoDB, worse for
+  CREMA-D, and worse for both together, where boredom is one recall in seven.
 - The second head of `student+functionals`: its functionals and its penalty on all of SAVEE, six of EmoDB's speakers and
   every fifth actor of CREMA-D; that it hears pitch, and voice and the rest apart, on those six and these actors, with
   SAVEE's scores in sight; half of the answer about a stranger in `vervet-small`, on those six, as test speakers of the
@@ -554,7 +554,7 @@ Validation speakers alone decided the rest, and they are test speakers of other 
 1080 and EmoDB's speaker 16 that the second head ships as it hears pitch, that training goes on with noise and limited
 bands, and, degraded, that the second head's share falls for unusual recordings; SAVEE's that it starts from a model
 of CREMA-D and EmoDB; and those of CREMA-D's first block and of the shipped model that BatchNorm's statistics are
-found anew from clips as recorded. Only rows of CREMA-D with EmoDB and rows `from` other corpora, with the newer
+found anew from clips as recorded. Only rows of CREMA-D with EmoDB, of SAVEE, and `from` other corpora, with the newer
 second head, have that."""
 
 _LEAKY = """These scores do not say how well emotion is recognised in new recordings. They repeat the published
