@@ -99,6 +99,21 @@ def test_faults_are_named(changes, message):
         validate(record() | changes)
 
 
+def test_a_matched_student_is_not_filed_again_where_only_later_settings_changed(tmp_path):
+    changed = "fast --student.alpha=0"
+    filed = add(
+        tmp_path / "results.json",
+        [
+            record(network="student-matched", recipe="fast"),
+            record(network="student-matched", recipe=changed),
+            record(network="student", recipe=changed),
+            record(network="student-matched", recipe=f"{changed} --student_network.depth=2"),
+        ],
+    )
+    assert [(one["network"], one["recipe"]) for one in filed if one["recipe"] == changed] == [("student", changed)]
+    assert len(filed) == 3
+
+
 def test_add_merges_replaces_and_sorts(tmp_path):
     path = tmp_path / "results" / "results.json"
     add(path, [record(fold=10), record(fold="all"), record(fold=2)])

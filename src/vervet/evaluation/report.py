@@ -240,8 +240,9 @@ def load(path: Path) -> list[Record]:
 def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
     """Merge records into results.json.
 
-    A record replaces that of the same corpus, protocol, network, recipe, seed and fold. The file appears whole or
-    not at all; two programs should not add at the same time.
+    A record replaces that of the same corpus, protocol, network, recipe, seed and fold. A matched student of a recipe
+    in which only settings of the last stage were changed is the unchanged recipe's, and not filed again. The file
+    appears whole or not at all; two programs should not add at the same time.
 
     Parameters
     ----------
@@ -262,6 +263,7 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
     """
     new = list(records)
     _validate_all(new, "new records")
+    new = [record for record in new if not _repeats(record)]
     old = load(results_path) if results_path.exists() else []
     merged = sorted({_key(record): record for record in old + new}.values(), key=_order)
     results_path.parent.mkdir(parents=True, exist_ok=True)
@@ -284,6 +286,12 @@ def _key(record: Record) -> tuple:
 def _order(record: Record) -> tuple:
     *names, seed, fold = _key(record)
     return (*names, seed, fold == "all", 0 if fold == "all" else fold)  # the pooled one after its folds
+
+
+def _repeats(record: Record) -> bool:
+    """Whether the changed settings all come after the stage whose network this is."""
+    changed = record["recipe"].split(" --")[1:]
+    return record["network"] == "student-matched" and {setting.split(".")[0] for setting in changed} == {"student"}
 
 
 def _json(records: Sequence[Record]) -> str:
