@@ -599,8 +599,8 @@ paper's own comparison; the others say whether it means anything for new clips a
 positions cannot tell which bands a patch holds that is not a column: so other shapes are also tried
 with learned positions. Both sides have the epochs of the recipe, so what learns more slowly looks worse than it might
 become: a teacher without a stem does not know its training items yet when the twelve epochs of `fast` end. Twice the
-standard error is passed once in twenty comparisons where there is nothing to see. The first table counts the comparisons
-of the ones below it."""
+standard error is passed once in twenty comparisons where there is nothing to see. The first table counts what the
+others hold."""
 
 _VERDICTS = {"holds": "holds", "the opposite holds": "does **not** hold", "within chance": "cannot be told"}
 _CLAIM_PROTOCOLS = ("paper", "clip", "speaker")
