@@ -127,6 +127,13 @@ def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
     assert vervet.load(tmp_path / "run").enrols
 
 
+def test_a_base_that_has_heard_all_of_its_corpora_is_named_so(tuned, tmp_path):
+    data = tones(tmp_path / "data", ("dan", "eve", "fay"), takes=1)
+    assert main(words(data, tuned, tmp_path / "run")) == 0
+    *_, record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert record["recipe"].endswith(" from all of emodb+folders")
+
+
 def test_the_last_model_is_trained_on_all_clips_and_tested_on_none(tuned):
     with (tuned / "final" / "split.csv").open() as file:
         rows = list(csv.DictReader(file))

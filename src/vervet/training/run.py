@@ -115,7 +115,8 @@ def train(
     labels = in_order(utterance.emotion for utterance in utterances)
     if base:
         check_unheard(base, utterances, sides)
-        recipe_name += f" from {'+'.join(base.card['corpora'])}"
+        whole = "all of " if base.card["protocol"] == "all" else ""
+        recipe_name += f" from {whole}{'+'.join(base.card['corpora'])}"
     identity = {
         "recipe": recipe_name,
         "settings": settings_of(recipe),
