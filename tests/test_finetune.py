@@ -128,7 +128,7 @@ def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
 
 
 def test_a_base_that_has_heard_all_of_its_corpora_is_named_so(tuned, tmp_path):
-    data = tones(tmp_path / "data", ("dan", "eve", "fay"), takes=1)
+    data = tones(tmp_path / "data", ("dan", "eve", "fay"), takes=2)
     assert main(words(data, tuned, tmp_path / "run")) == 0
     *_, record = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert record["recipe"].endswith(" from all of emodb+folders")
