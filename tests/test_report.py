@@ -4,6 +4,7 @@ import pytest
 
 from vervet.cli import main
 from vervet.evaluation.ablation import ablations
+from vervet.evaluation.figures import ablation_figure
 from vervet.evaluation.metrics import from_confusion
 from vervet.evaluation.report import _bars, _enrolled_lines, add, load, markdown, summarise, validate, write
 from vervet.evaluation.run import scored_answers, summary
@@ -294,6 +295,18 @@ def test_a_change_is_held_against_the_same_recipe_with_all_its_other_changes():
     found = [record(recipe=f"small{more}") for more in (" --a=1 --b=1 --c=1", " --a=1 --b=1", " --c=1")]
     long = [one | {"recipe": one["recipe"].replace("c=1", "a_long_name=1")} for one in found]
     assert ("small --a=1 --b=1", ("a_long_name=1",)) in {(one.recipe, one.change) for one in ablations(long)}
+
+
+def test_an_image_of_other_columns_needs_other_patches_and_is_not_about_those():
+    settings = [
+        "front_end.width=256", "student_network.image=[128,256]", "student_network.patch=[128,2]",
+        "teacher_network.image=[128,256]",
+    ]  # fmt: skip
+    found = [record(recipe="small"), record(recipe=" --".join(["small", *settings]))]
+    (one,) = ablations(found)
+    assert one.question == "Columns of the image"
+    (panel,) = ablation_figure([one], "wide").axes
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["student: width 256, patch [128,2]"]
 
 
 def test_what_goes_on_from_another_model_with_other_settings_is_no_ablation():

@@ -50,7 +50,8 @@ class Ablation:
     def question(self) -> str:
         """What is asked by this change."""
         keys = [setting.partition("=")[0].rpartition(".")[2] for setting in self.change]
-        return next((question for key, question in QUESTIONS.items() if key in keys), "Other settings")
+        # From the end: an image of other columns needs other patches as well.
+        return next((QUESTIONS[key] for key in reversed(QUESTIONS) if key in keys), "Other settings")
 
 
 def is_ablation(record: Record) -> bool:

@@ -296,11 +296,11 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
                     ha="left" if gain >= 0 else "right", va="center", fontsize=8, color=INK,
                 )  # fmt: skip
         axes.set_title(f"{protocol}{' (leaky)' if leaky else ''}", loc="left", fontsize=10, fontweight="bold")
-        axes.set_xlim(-1.25 * widest, 1.25 * widest)
+        axes.set_xlim(-1.35 * widest, 1.35 * widest)
         axes.set_xlabel("change of WA, points")
         _plain(axes)
     names = [
-        f"{network}: {', '.join(map(_short, change))}" + (f" (with {', '.join(map(_short, kept))})" if kept else "")
+        f"{network}: {_listed(_telling(network, change))}" + (f" (with {_listed(kept)})" if kept else "")
         for _, network, change, kept in rows
     ]
     panels[0].set_yticks(range(len(rows)), names)
@@ -313,10 +313,18 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     return figure
 
 
-def _short(setting: str) -> str:
-    """A setting without the part of the recipe that it belongs to."""
-    key, _, value = setting.partition("=")
-    return f"{key.rpartition('.')[2]} {value}"
+def _telling(network: str, change: Sequence[str]) -> Sequence[str]:
+    """Of a change what says it all of this network: nothing of the other, and no image where its width is named."""
+    other = "teacher_network." if network.startswith("student") else "student_network."
+    width = any(setting.startswith("front_end.width=") for setting in change)
+    told = [one for one in change if not one.startswith(other) and not (width and ".image=" in one)]
+    return told or change
+
+
+def _listed(settings: Sequence[str]) -> str:
+    """Settings without the parts of the recipe that they belong to."""
+    pairs = (setting.partition("=") for setting in settings)
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in pairs)
 
 
 def robustness_figure(rows: Sequence[Mapping[str, Any]], title: str, protocol: str) -> Figure:
