@@ -127,11 +127,24 @@ def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
     assert vervet.load(tmp_path / "run").enrols
 
 
-def test_a_base_that_has_heard_all_of_its_corpora_is_named_so(tuned, tmp_path):
+def test_whether_a_base_has_heard_all_of_its_corpora(base, tuned):
+    untested = load_base(str(tuned))
+    assert untested.card["protocol"] == "all"
+    assert not untested.whole  # what it started from left speakers out
+    assert not load_base(str(base)).whole
+    assert replace(untested, card=untested.card | {"base": None}).whole
+    assert replace(untested, card=untested.card | {"base": {"protocol": "all", "base": None}}).whole
+
+
+def test_a_run_is_named_after_such_a_base(base, tmp_path):
+    heard = tmp_path / "base"
+    shutil.copytree(base, heard)
+    card = json.loads((heard / "model.json").read_text())
+    (heard / "model.json").write_text(json.dumps(card | {"protocol": "all"}))
     data = tones(tmp_path / "data", ("dan", "eve", "fay"), takes=2)
-    assert main(words(data, tuned, tmp_path / "run")) == 0
+    assert main(words(data, heard, tmp_path / "run")) == 0
     *_, record = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert record["recipe"].endswith(" from all of emodb+folders")
+    assert record["recipe"].endswith(" from all of emodb")
 
 
 def test_the_last_model_is_trained_on_all_clips_and_tested_on_none(tuned):

@@ -113,6 +113,8 @@ def test_a_matched_student_is_not_filed_again_where_only_later_settings_changed(
     )
     assert [(one["network"], one["recipe"]) for one in filed if one["recipe"] == changed] == [("student", changed)]
     assert len(filed) == 3
+    alone = add(tmp_path / "other.json", [record(network="student-matched", recipe=changed)])
+    assert len(alone) == 1  # nothing else says how it does
 
 
 def test_add_merges_replaces_and_sorts(tmp_path):

@@ -50,8 +50,9 @@ class Ablation:
     def question(self) -> str:
         """What is asked by this change."""
         keys = [setting.partition("=")[0].rpartition(".")[2] for setting in self.change]
-        # From the end: an image of other columns needs other patches as well.
-        return next((QUESTIONS[key] for key in reversed(QUESTIONS) if key in keys), "Other settings")
+        if "width" in keys:  # which needs another image and other patches
+            return QUESTIONS["width"]
+        return next((question for key, question in QUESTIONS.items() if key in keys), "Other settings")
 
 
 def is_ablation(record: Record) -> bool:

@@ -42,6 +42,16 @@ class Base:
         return self.card.get("settings", {}).get("enrol", 0) > 0 or "speaker_values" in self.card
 
     @property
+    def whole(self) -> bool:
+        """Whether it was trained on all clips of its corpora, and so was whatever it started from."""
+        card: dict[str, Any] | None = self.card
+        while card:
+            if card["protocol"] != "all":
+                return False
+            card = card.get("base")
+        return True
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What the card of a network trained from this one says of it; no path, but a hash of the weights."""
         weights = hashlib.sha256()

@@ -115,8 +115,7 @@ def train(
     labels = in_order(utterance.emotion for utterance in utterances)
     if base:
         check_unheard(base, utterances, sides)
-        whole = "all of " if base.card["protocol"] == "all" else ""
-        recipe_name += f" from {whole}{'+'.join(base.card['corpora'])}"
+        recipe_name += f" from {'all of ' if base.whole else ''}{'+'.join(base.card['corpora'])}"
     identity = {
         "recipe": recipe_name,
         "settings": settings_of(recipe),
