@@ -50,9 +50,21 @@ class Ablation:
     def question(self) -> str:
         """What is asked by this change."""
         keys = [setting.partition("=")[0].rpartition(".")[2] for setting in self.change]
-        if "width" in keys:  # which needs another image and other patches
+        if self._widens:
             return QUESTIONS["width"]
         return next((question for key, question in QUESTIONS.items() if key in keys), "Other settings")
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """What says it all of this network: nothing of the other one, and no image that the width calls for."""
+        other = "teacher_network." if self.network.startswith("student") else "student_network."
+        told = [one for one in self.change if not one.startswith(other) and not (self._widens and ".image=" in one)]
+        return tuple(told) or self.change
+
+    @property
+    def _widens(self) -> bool:
+        """Whether the image has other columns, for which other patches are needed too."""
+        return any(setting.startswith("front_end.width=") for setting in self.change)
 
 
 def is_ablation(record: Record) -> bool:

@@ -206,7 +206,7 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
     Returns
     -------
     Figure
-        UAR over the number of clips; a line each, with its 95 % interval by speaker.
+        UAR over the number of clips; a line each, with its 95 % interval by speaker where it is not dashed.
 
     Raises
     ------
@@ -226,20 +226,23 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
     for axes, panel in zip(columns, panels, strict=True):
         lines = [row for row in rows if row["panel"] == panel]
         lines.sort(key=lambda row: row["dashed"])
+        solid = [row for row in lines if not row["dashed"]]
         names, named = sorted({row["name"] for row in lines}), set()
-        for number, row in enumerate(lines):
+        for row in lines:
             told = [count for count in counts if count in row]
-            places = [counts.index(count) + 0.05 * (number - (len(lines) - 1) / 2) for count in told]
-            values = [100 * row[count][0] for count in told]
-            limits = [row[count][1] or (row[count][0],) * 2 for count in told]
-            reach = [[v - 100 * low, 100 * high - v] for v, (low, high) in zip(values, limits, strict=True)]
+            values = np.array([100 * row[count][0] for count in told])
             cycle, place = divmod(names.index(row["name"]), len(BARS))
-            axes.errorbar(
-                places, values, yerr=np.maximum(np.array(reach).T, 0), color=BARS[place], marker="os^D"[cycle % 4],
-                markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, linestyle="--" if row["dashed"] else "-",
-                label=None if row["name"] in named else row["name"],
-            )  # fmt: skip
+            look = {"color": BARS[place], "marker": "os^D"[cycle % 4], "label": row["name"]}
+            if row["name"] in named:
+                look.pop("label")
             named.add(row["name"])
+            if row["dashed"]:  # its interval stands in the table: two sets of bars could not be told apart
+                axes.plot([counts.index(count) for count in told], values, "--", markersize=3.5, linewidth=1.1, **look)
+                continue
+            places = [counts.index(count) + 0.06 * (solid.index(row) - (len(solid) - 1) / 2) for count in told]
+            low, high = np.array([row[count][1] or (row[count][0],) * 2 for count in told]).T
+            reach = np.maximum([values - 100 * low, 100 * high - values], 0)
+            axes.errorbar(places, values, yerr=reach, markersize=5, linewidth=1.8, elinewidth=1.1, capsize=3, **look)
         axes.set_xticks(range(len(counts)), [str(count) for count in counts])
         _plain(axes)
         axes.set_title(panel, loc="left", size=9.5)
@@ -249,8 +252,8 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
     titles(
         figure,
         title,
-        "Of unknown emotion; none is the clip that is scored. Dashed: without a second head. Bars: 95 % by speaker.\n"
-        "The table under the picture says which networks have an older second head.",
+        "Of unknown emotion; none is the clip that is scored. Bars: 95 % by speaker. Dashed: without a second head.\n"
+        "The table under the picture has the intervals of these, and says which networks have an older second head.",
     )
     return figure
 
@@ -277,7 +280,7 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     """
     if not changes:
         raise ValueError("there is no change to draw")
-    row_of = {one: (one.question, one.network, one.change, one.kept) for one in changes}
+    row_of = {one: (one.question, one.network, one.change, one.telling, one.kept) for one in changes}
     rows = list(dict.fromkeys(row_of.values()))
     protocols = sorted({one.protocol for one in changes}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
     figure = new_figure(5.0 + 3.2 * len(protocols), 1.5 + 0.3 * len(rows))
@@ -300,8 +303,8 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
         axes.set_xlabel("change of WA, points")
         _plain(axes)
     names = [
-        f"{network}: {_listed(_telling(network, change))}" + (f" (with {_listed(kept)})" if kept else "")
-        for _, network, change, kept in rows
+        f"{network}: {_listed(telling)}" + (f" (with {_listed(kept)})" if kept else "")
+        for _, network, _, telling, kept in rows
     ]
     panels[0].set_yticks(range(len(rows)), names)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
@@ -311,14 +314,6 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
             axes.axhline(y - 0.5, color=FAINT, linewidth=0.8)
     titles(figure, title, "Against the same recipe, folds and seeds without the change. Hollow: leaky.")
     return figure
-
-
-def _telling(network: str, change: Sequence[str]) -> Sequence[str]:
-    """Of a change what says it all of this network: nothing of the other, and no image where its width is named."""
-    other = "teacher_network." if network.startswith("student") else "student_network."
-    width = any(setting.startswith("front_end.width=") for setting in change)
-    told = [one for one in change if not one.startswith(other) and not (width and ".image=" in one)]
-    return told or change
 
 
 def _listed(settings: Sequence[str]) -> str:
