@@ -17,6 +17,7 @@ QUESTIONS = {
     "position": "Position encoding",
     "stem": "Convolutional stem",
     "alpha": "Weight of the distance to the teacher's feature",
+    "epochs": "Epochs",
     "depth": "Depth and heads",
     "heads": "Depth and heads",
     "width": "Columns of the image",
