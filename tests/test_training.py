@@ -39,7 +39,7 @@ from vervet.training.fit import (
 )
 from vervet.training.linear import fit_linear
 from vervet.training.pool import Images, make_pool
-from vervet.training.study import folds_of, read_study, run_jobs
+from vervet.training.study import folds_of, read_study, run_jobs, unfiled, with_lenders
 
 SMALL = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
 
@@ -640,6 +640,38 @@ def test_runs_may_start_from_another_or_from_the_shipped_model(tiny_recipe, tmp_
         read_study(study, runs)
 
 
+def test_what_is_missing_is_told_from_what_is_filed(tiny_recipe, tmp_path):
+    study, runs = tmp_path / "study.yaml", tmp_path / "runs"
+    study.write_text(
+        "- {corpus: cremad, protocol: all, recipe: tiny.yaml, folds: '0'}\n"
+        "- {corpus: emodb, protocol: speaker, recipe: tiny.yaml, folds: '0,3', seeds: [0, 1]}\n"
+        "- {corpus: savee, protocol: speaker, recipe: tiny.yaml, folds: '2', init: cremad-all-tiny-0}\n"
+        "- {corpus: savee, protocol: speaker, recipe: tiny.yaml, folds: '2', init: default}\n"
+        "- {corpus: emodb, protocol: speaker, recipe: tiny.yaml, folds: '3', teacher: tiny,"
+        " settings: [--student.alpha=1, --stages=student]}\n"
+    )
+    jobs = read_study(study, runs)
+
+    def record(corpus: str, recipe: str, seed: int, fold: int | str, network: str = "student") -> dict:
+        keys = ("corpus", "protocol", "network", "recipe", "seed", "fold")
+        return dict(zip(keys, (corpus, "speaker", network, recipe, seed, fold), strict=True))
+
+    own = [record("emodb", "tiny", seed, fold) for seed in (0, 1) for fold in (0, 3)]
+    started = [record("savee", f"tiny from {base}", 0, 2) for base in ("all of cremad", "cremad+emodb")]
+    changed = record("emodb", "tiny --student.alpha=1", 0, 3)
+    assert unfiled(jobs, [*own, *started, changed]) == []
+    assert unfiled(jobs, []) == jobs[1:]  # protocol `all` tests nothing
+    assert unfiled(jobs, [*own, started[1], changed]) == [jobs[5]]
+    assert unfiled(jobs, [*own[:3], *started, changed]) == jobs[3:5]  # both folds of the seed
+    assert unfiled(jobs, [*own, *started]) == [jobs[7]]
+    other = record("emodb", "tiny --student.alpha=1", 0, 3, network="student-matched")
+    assert unfiled(jobs, [*own, *started, other]) == [jobs[7]]
+
+    assert with_lenders(jobs, jobs) == jobs
+    assert with_lenders([jobs[5], jobs[6]], jobs) == [jobs[0], jobs[5], jobs[6]]
+    assert with_lenders([jobs[7]], jobs) == [jobs[2], jobs[7]]
+
+
 def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatch, capsys):
     corpora = tmp_path / "corpora" / "emodb"
     corpora.mkdir(parents=True)
@@ -661,6 +693,10 @@ def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatc
     assert "README.md" in capsys.readouterr().out
     jobs = read_study(study, tmp_path / "runs")
     assert all(job.finished for job in jobs)
+    assert main(["study", str(study), *more[:4], "--out", str(tmp_path / "elsewhere"), "--missing", "--list"]) == 0
+    assert capsys.readouterr().out.strip() == ""
+    assert main(["study", str(study), *more[:4], "--out", str(tmp_path / "elsewhere"), "--list"]) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.split()] == ["fold-0", "fold-1"]
     text = tiny_recipe.read_text()
     tiny_recipe.write_text(text.replace("augment: {versions:", "augment: {noise_sigma: 0.1, versions:"))
     assert not any(job.finished for job in read_study(study, tmp_path / "runs"))  # of another recipe

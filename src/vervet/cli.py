@@ -199,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="of the run folders; default: runs"
     )
     sub.add_argument("--results", type=Path, default=Path("results/results.json"), help="default: results/results.json")
+    sub.add_argument("--missing", action="store_true", help="train only what the results do not hold yet")
+    sub.add_argument("--list", action="store_true", help="name the runs that are not finished, and train none")
     sub.add_argument("--jobs", type=int, default=1, help="how many runs at a time; default: 1")
     sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
@@ -409,15 +411,23 @@ def _finetune(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
-    from vervet.evaluation.report import add, write
+    from vervet.evaluation.report import add, load, write
     from vervet.evaluation.run import evaluate
-    from vervet.training.study import read_study, run_jobs
+    from vervet.training.study import read_study, run_jobs, unfiled, with_lenders
 
-    jobs = read_study(args.study, args.out)
+    wanted = jobs = read_study(args.study, args.out)
+    if args.missing and args.results.exists():
+        wanted = unfiled(jobs, load(args.results))
+        jobs = with_lenders(wanted, jobs)
+    if args.list:
+        for job in jobs:
+            if not job.finished:
+                print(job.folder)
+        return 0
     try:
         run_jobs(jobs, args.jobs, _passed_on(args, "cache", "cpu", "compile"))
     finally:  # what is finished is filed even where a run failed or the study was interrupted
-        finished = [job.folder for job in jobs if job.finished and job.tests]
+        finished = [job.folder for job in wanted if job.finished and job.tests]
         if finished:
             add(args.results, evaluate(finished))
             print(write(args.results))

@@ -4,9 +4,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -49,9 +50,19 @@ class Job:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
+    def corpus(self) -> str:
+        """What it hears, as on the command line."""
+        return self.words[self.words.index("--corpus") + 1]
+
+    @property
+    def protocol(self) -> str:
+        """How it is split."""
+        return self.words[self.words.index("--protocol") + 1]
+
+    @property
     def tests(self) -> bool:
         """Whether it has a test side; under protocol `all` everything trains."""
-        return self.words[self.words.index("--protocol") + 1] != "all"
+        return self.protocol != "all"
 
     @property
     def init(self) -> str:
@@ -146,6 +157,63 @@ def read_study(path: Path, out: Path) -> list[Job]:
     if twice:
         raise ValueError(f"{path}: asked for twice: {', '.join(twice)}")
     return jobs
+
+
+def unfiled(jobs: Sequence[Job], filed: Sequence[Mapping[str, Any]]) -> list[Job]:
+    """Leave out what is filed already, wherever it was trained.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        Of one study.
+    filed : sequence of mapping
+        Records of results, see `vervet.evaluation.report.load`.
+
+    Returns
+    -------
+    list of Job
+        In the same order, those that test something and whose last network is not filed: all folds of a seed as soon
+        as one is not, since its scores are those of all its folds together.
+    """
+    keys = ("corpus", "protocol", "network", "recipe", "seed", "fold")
+    known = {tuple(record[key] for key in keys) for record in filed}
+    by_folder = {job.folder: job for job in jobs}
+    seeds = {job.folder.parent for job in jobs if job.tests and _filed_as(job, by_folder) not in known}
+    return [job for job in jobs if job.folder.parent in seeds]
+
+
+def with_lenders(wanted: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
+    """Those of the jobs of a study that are wanted, and those whose weights unfinished ones of them need."""
+    by_folder = {job.folder: job for job in jobs}
+    folders: set[Path] = set()
+    for job in wanted:
+        folders.add(job.folder)
+        while job.needs and not job.finished:
+            job = by_folder[job.needs]
+            folders.add(job.folder)
+    return [job for job in jobs if job.folder in folders]
+
+
+def _filed_as(job: Job, by_folder: Mapping[Path, Job]) -> tuple:
+    """Corpus, protocol, network, recipe, seed and fold of the record of its last network."""
+    fold = job.words.index("--fold")
+    name = recipe_name(Path(job.words[0]), job.words[job.words.index("--protocol") + 2 : fold])
+    if job.init:
+        heard, whole = _heard(job, by_folder)
+        name += f" from {'all of ' if whole else ''}{'+'.join(sorted(heard))}"
+    network = {"teacher": "teacher", "matching": "student-matched", "functionals": "student+functionals"}
+    stage = job.recipe.stages[-1]
+    return job.corpus, job.protocol, network.get(stage, "student"), name, job.recipe.seed, int(job.words[fold + 1])
+
+
+def _heard(job: Job, by_folder: Mapping[Path, Job]) -> tuple[set[str], bool]:
+    """The corpora that what a run starts from was trained on, and whether on all their clips."""
+    if job.needs is None:
+        base = load_base(job.init)
+        return set(base.card["corpora"]), base.whole
+    base_job = by_folder[job.needs]
+    heard, whole = _heard(base_job, by_folder) if base_job.init else (set(), True)
+    return heard | set(base_job.corpus.split("+")), whole and not base_job.tests
 
 
 def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
