@@ -217,6 +217,26 @@ def test_a_bad_row_stops_none_of_the_others(capsys, model, tmp_path):
     assert "t.csv: row 2" in err
 
 
+def test_links_are_followed_but_never_round_and_round(tmp_path):
+    folder = tmp_path / "here"
+    (tmp_path / "far").mkdir()
+    clip(tmp_path / "far" / "a.wav", "anger")
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "back").symlink_to(folder)
+    (folder / "far").symlink_to(tmp_path / "far")
+    (folder / "gone.wav").symlink_to(tmp_path / "nothing.wav")
+    found = [item.file for item in batch.find([folder])]
+    assert found == [str(folder / "far" / "a.wav"), str(folder / "gone.wav")]
+
+
+def test_a_quote_that_is_not_closed_hides_no_rows(capsys, model, tmp_path):
+    clip(tmp_path / "a.wav", "anger")
+    (tmp_path / "t.csv").write_text('file,note\na.wav,"two\nlines"\na.wav,"said: hm\na.wav,\na.wav,\n')
+    code, out, err = run(capsys, model, tmp_path / "t.csv", "--format", "jsonl")
+    assert (code, [json.loads(line)["note"] for line in out.splitlines()]) == (1, ["two\nlines"])
+    assert "t.csv: the row of line 4 is not CSV (unexpected end of data); is a quote not closed?" in err
+
+
 def test_a_table_in_another_encoding_is_named(capsys, model, tmp_path):
     (tmp_path / "t.csv").write_bytes("file\nä.wav\n".encode("latin-1"))
     code, _, err = run(capsys, model, tmp_path / "t.csv")

@@ -243,6 +243,19 @@ def test_table_that_is_none(tmp_path):
         load_corpus("table", tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('b.wav,"fear\nc.wav,anger\n', r"t\.csv: the row of line 3 is not CSV \(unexpected end of data\)"),
+        ("b.wav,fear,c.wav,anger\n", r"t\.csv: line 3: 4 values under 2 columns; quote those that hold a comma"),
+    ],
+)
+def test_no_row_of_a_table_is_taken_for_a_part_of_another(tmp_path, row, message):
+    (tmp_path / "t.csv").write_text(f"file , emotion\na.wav,anger\n{row}")
+    with pytest.raises(ValueError, match=message):
+        load_corpus("table", tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize(("corpus", "clips", "speakers"), [("emodb", 535, 10), ("savee", 480, 4), ("cremad", 7442, 91)])
 def test_releases_add_up(corpus, clips, speakers):
     release = release_of(corpus)

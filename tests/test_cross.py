@@ -18,8 +18,8 @@ from test_export import CARD, waveforms
 import vervet
 from vervet.cli import main
 from vervet.config import NETWORKS
-from vervet.evaluation.report import add, validate, write
-from vervet.evaluation.run import evaluate
+from vervet.evaluation.report import validate, write
+from vervet.evaluation.run import elsewhere, evaluate
 from vervet.export import export
 from vervet.models.checkpoint import save_network, write_json
 from vervet.models.vit import VisionTransformer
@@ -103,11 +103,17 @@ def test_only_what_both_know_is_asked(tmp_path, finished, corpus, capsys):
     assert record["enrolled"]["1"]["wa"] == pytest.approx(
         np.mean([k == ("N" in n) for k, n in zip(known, names, strict=True)])
     )
-    assert evaluate([run]) == [record]  # it is filed with the run
-    add(tmp_path / "results.json", [record])
+    assert evaluate([run]) == []  # no score of its own
+    assert elsewhere([run]) == [record]
+    assert main(["report", str(tmp_path / "results.json"), "--add", str(run)]) == 0  # it is filed with the run
+    assert [one["protocol"] for one in json.loads((tmp_path / "results.json").read_text())] == ["from cremad"]
     assert "`from cremad`" in write(tmp_path / "results.json").read_text()
     assert main(["evaluate", str(run), "--robustness"]) == 1  # nor does that record stand for a test side of its own
     assert "trained on all clips, so there are no test recordings" in capsys.readouterr().err
+    for words in (["evaluate", str(run)], ["report", str(run)], ["export", str(run), "--hub", str(tmp_path / "hub")]):
+        assert main(words) == 1
+        assert f"{run}: trained on all clips, so " in capsys.readouterr().err
+    assert not (tmp_path / "hub").exists()
 
 
 def test_a_fold_is_filed_as_such_and_what_was_heard_is_refused(tmp_path, finished, corpus, capsys):

@@ -175,6 +175,13 @@ def test_an_output_is_continued_with_the_same_speakers_only(model, table, tmp_pa
     assert main([*words, "--speaker", "speaker"]) == 0
     assert main(words) == 1
     assert "begun with speaker speaker, not None" in capsys.readouterr().err
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    assert main([*words, "--speaker", "speaker"]) == 0
+    assert "known from other recordings" not in capsys.readouterr().err
+    table.write_text("\n".join([header, *rows[:-2]]) + "\n")
+    assert main([*words, "--speaker", "speaker"]) == 0
+    assert "out.csv: was begun when speakers were known from other recordings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from vervet.config import load_recipe, recipe_name
 from vervet.evaluation.calibration import calibration_error
 from vervet.evaluation.html import charts, write_html
 from vervet.evaluation.html.experiment import read_experiment
+from vervet.evaluation.protocols import PROTOCOLS
 from vervet.evaluation.run import evaluate
 from vervet.training.run import train
 
@@ -211,12 +212,21 @@ def test_recordings_are_put_in_only_where_they_may_be(hostile, run):
     assert made.all("audio") == []
     assert len(made.all("image")) > 0
     assert "whether they may be passed on is for their owner to say" in made.text
-    for corpus, allowed, notice in (("savee", False, "not to be passed on"), ("emodb", True, "CC0 1.0")):
+    for corpus, allowed, notice in (
+        ("savee", False, "not to be passed on"), ("emodb", True, "CC0 1.0"), ("folders", False, "their owner to say"),
+        ("emodb+savee", False, "not to be passed on"), ("emodb+cremad", True, "CC0 1.0"),
+    ):  # fmt: skip
         edit(run, "run.json", corpus=corpus)
         made = page(hostile, [run])
         assert bool(made.all("audio")) == allowed
         assert notice in made.by_id["clips"]
     assert page(hostile, [run], audio=False).all("audio") == []
+
+
+def test_every_protocol_says_what_it_keeps_apart(hostile, run):
+    for protocol in PROTOCOLS[:-1]:  # `all` tests nothing
+        edit(run, "run.json", protocol=protocol)
+        assert f"Protocol {protocol} " in page(hostile, [run]).text
 
 
 def test_without_the_corpus_there_are_no_clips_to_hear(run, monkeypatch, hostile, tmp_path):

@@ -273,6 +273,16 @@ def test_another_model_window_hop_or_table_is_refused(capsys, model, clips, tmp_
         assert "give the same, or another --out" in err
 
 
+def test_a_journal_damaged_in_its_middle_loses_no_answers(predictor, whole):
+    journal = Path(f"{whole[0]}.journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:3], b"garbage\n", *lines[4:]])
+    journal.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"journal: line 4 is damaged, but not all that follow"):
+        fill(whole[0], predictor, range(13))
+    assert journal.read_bytes() == damaged
+
+
 def test_an_output_without_its_journal_is_left_alone(predictor, whole):
     out, expected = whole
     Path(f"{out}.journal").unlink()

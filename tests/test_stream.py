@@ -615,11 +615,12 @@ def test_answers_come_at_once_and_ctrl_c_ends_it_in_peace(model):
         ((EXAMPLES / "16a04Fa.flac").read_bytes(), [], 1, "is an audio file, not raw PCM: give it to 'vervet predict'"),
         (np.full(1600, np.nan, "<f4").tobytes(), ["--pcm", "f32le"], 1, "holds NaN"),
         (b"", ["--rate", "0"], 1, "sampling rate 0"),
+        (None, [], 1, "standard input is closed"),
         (b"", [], 0, ""),
     ],
 )
 def test_faults_of_the_input_are_named(model, monkeypatch, capsys, data, words, code, message):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", None if data is None else io.TextIOWrapper(io.BytesIO(data)))
     assert cli.main(["listen", "--stdin", "--model", str(model), *words]) == code
     assert message in capsys.readouterr().err
 

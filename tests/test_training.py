@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,7 @@ from vervet.training.fit import (
 )
 from vervet.training.linear import fit_linear
 from vervet.training.pool import Images, make_pool
+from vervet.training.run import commit
 from vervet.training.study import folds_of, read_study, run_jobs, unfiled, with_lenders
 
 SMALL = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
@@ -638,6 +640,19 @@ def test_runs_may_start_from_another_or_from_the_shipped_model(tiny_recipe, tmp_
     study.write_text(study.read_text().replace("init:", "teacher: tiny, init:"))
     with pytest.raises(ValueError, match="experiment 1: has either a teacher or init, not both"):
         read_study(study, runs)
+
+
+def test_a_run_names_the_commit_or_the_release_that_made_it(tmp_path, monkeypatch):
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", commit())
+    installed = tmp_path / "environment" / "vervet"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    monkeypatch.setattr("vervet.__file__", str(installed / "__init__.py"))
+    assert commit() == f"v{vervet.__version__}"
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "of something else"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
+    assert commit() == f"v{vervet.__version__}"
 
 
 def test_what_is_missing_is_told_from_what_is_filed(tiny_recipe, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import hashlib
 import os
 import re
 from collections import deque
@@ -75,6 +76,7 @@ class Speakers:
 
     column: str
     known: dict[str, Predictor]
+    digest: str  # of the recordings that they are known from
 
 
 # --- what the user named -> items
@@ -181,9 +183,16 @@ def _folder(folder: str) -> Iterator[Item]:
         raise ValueError(f"{folder}: no recordings in this folder or below; looked for {', '.join(AUDIO_SUFFIXES)}")
 
 
-def _below(folder: str) -> Iterator[Item]:
-    """Walk a folder in the order of its sorted paths, holding no more than the names on the way down."""
+def _below(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Item]:
+    """Walk a folder in the order of its sorted paths, holding no more than the names on the way down.
+
+    Links are followed, but not to a folder on the way down.
+    """
     try:
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
@@ -191,10 +200,11 @@ def _below(folder: str) -> Iterator[Item]:
         yield Item(Path(folder), folder, problem=problem)
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(entry.path)
         # names with a leading dot are left by file systems, such as the ._talk.wav of macOS
-        elif entry.name.casefold().endswith(AUDIO_SUFFIXES) and not entry.name.startswith(".") and entry.is_file():
+        named = entry.name.casefold().endswith(AUDIO_SUFFIXES) and not entry.name.startswith(".")
+        if entry.is_dir():
+            yield from _below(entry.path, (*above, here))
+        elif named and (entry.is_file() or entry.is_symlink()):  # a link to nothing is named when it is read
             path = Path(entry.path)
             yield Item(path, str(path))
 
@@ -229,11 +239,17 @@ def _lines(table: str) -> Generator[list[str]]:
     if table.casefold().endswith(".parquet"):
         yield from _parquet(table)
         return
+    line = 1
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
-            yield from csv.reader(file)
-    except (UnicodeDecodeError, csv.Error) as error:
+            rows = csv.reader(file, strict=True)  # else a quote that is never closed takes in all rows below it
+            for row in rows:
+                yield row
+                line = rows.line_num + 1
+    except UnicodeDecodeError as error:
         raise ValueError(f"{table}: not a CSV table in UTF-8 ({error}); save it as one") from error
+    except csv.Error as error:
+        raise ValueError(f"{table}: the row of line {line} is not CSV ({error}); is a quote not closed?") from error
 
 
 def _parquet(table: str) -> Generator[list[str]]:
@@ -257,7 +273,8 @@ def _parquet(table: str) -> Generator[list[str]]:
 
 def _row(folder: Path, header: list[str], row: list[str]) -> Item:
     if len(row) != len(header):
-        raise ValueError(f"{len(row)} values under {len(header)} columns; quote those that hold a comma")
+        what = "quote those that hold a comma" if len(row) > len(header) else "leave none out, not even an empty one"
+        raise ValueError(f"{len(row)} values under {len(header)} columns; {what}")
     columns = dict(zip(header, row, strict=True))
     file = columns.pop("file").strip()
     if not file:
@@ -378,24 +395,28 @@ def meet(predictor: Predictor, items: Iterable[Item], column: str, jobs: int = 1
         If the model was not trained to enrol speakers, or no item names a speaker.
     """
 
-    def told(item: Item) -> tuple[str, np.ndarray | None]:
+    def told(item: Item) -> tuple[Item, str, np.ndarray | None]:
         name = item.columns.get(column, "").strip()
         if not name or item.problem:
-            return name, None
+            return item, name, None
         try:
-            return name, predictor.statistics(item.path, item.start_s, item.end_s)
+            return item, name, predictor.statistics(item.path, item.start_s, item.end_s)
         except (ValueError, OSError):
-            return name, None
+            return item, name, None
 
     predictor.check_enrols()
     known: dict[str, np.ndarray] = {}
+    heard = 0  # a sum, whatever order they come in
     with _threads(jobs) as readers:
-        for name, statistics in _ahead(readers, AHEAD * jobs, told, items):
+        for item, name, statistics in _ahead(readers, AHEAD * jobs, told, items):
             if statistics is not None:
+                clip = f"{name}\0{item.file}\0{item.start_s}\0{item.end_s}"
+                heard += int.from_bytes(hashlib.sha256(clip.encode()).digest()[:8])
                 known[name] = known.get(name, np.zeros_like(statistics)) + statistics
     if not known:
         raise ValueError(f"no recording names its speaker in a column {column!r}; see which columns the table has")
-    return Speakers(column, {name: predictor.knowing(statistics) for name, statistics in known.items()})
+    knowing = {name: predictor.knowing(statistics) for name, statistics in known.items()}
+    return Speakers(column, knowing, f"{heard % 2**64:016x}")
 
 
 def _whose(predictor: Predictor, speakers: Speakers | None, item: Item) -> Predictor:

@@ -326,9 +326,9 @@ def _report(args: argparse.Namespace) -> int:
     if len(args.paths) > 1 or args.out or args.root or args.audio is not None:
         raise ValueError(f"{args.paths[0]}: no run folder; --out, --root and --audio are for reports on runs")
     if args.add:
-        from vervet.evaluation.run import evaluate
+        from vervet.evaluation.run import elsewhere, evaluate
 
-        add(args.paths[0], evaluate(args.add))
+        add(args.paths[0], evaluate(args.add) + elsewhere(args.add))
     print(write(args.paths[0]))
     return 0
 
@@ -344,17 +344,21 @@ def _report_html(args: argparse.Namespace) -> int:
 
 def _corpus(args: argparse.Namespace) -> int:
     from vervet.corpora.check import check
+    from vervet.terminal import printable
 
     report = check(args.name, args.root)
-    print(json.dumps(report.to_json(), indent=2) if args.format == "json" else report.to_text())
+    text = json.dumps(report.to_json(), indent=2) if args.format == "json" else report.to_text()
+    print(printable(text, sys.stdout.encoding))
     return 0 if report.ok else 1
 
 
 def _audit(args: argparse.Namespace) -> int:
     from vervet.evaluation.leakage import audit, read_split
+    from vervet.terminal import printable
 
     finding = audit(read_split(args.split), args.split.parent)
-    print(json.dumps(finding.to_json(), indent=2) if args.format == "json" else finding.to_text())
+    text = json.dumps(finding.to_json(), indent=2) if args.format == "json" else finding.to_text()
+    print(printable(text, sys.stdout.encoding))
     return 0
 
 
@@ -412,7 +416,7 @@ def _finetune(args: argparse.Namespace) -> int:
 
 def _study(args: argparse.Namespace) -> int:
     from vervet.evaluation.report import add, load, write
-    from vervet.evaluation.run import evaluate
+    from vervet.evaluation.run import elsewhere, evaluate
     from vervet.training.study import read_study, run_jobs, unfiled, with_lenders
 
     wanted = jobs = read_study(args.study, args.out)
@@ -429,7 +433,7 @@ def _study(args: argparse.Namespace) -> int:
     finally:  # what is finished is filed even where a run failed or the study was interrupted
         finished = [job.folder for job in wanted if job.finished and job.tests]
         if finished:
-            add(args.results, evaluate(finished))
+            add(args.results, evaluate(finished) + elsewhere(finished))
             print(write(args.results))
     return 0
 
@@ -453,9 +457,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.on:
         from vervet.evaluation.cross import cross
 
-        records = [cross(folder, args.on, args.root) for folder in args.run_folders]
-    else:
-        records = evaluate(args.run_folders)
+        records = [cross(str(folder), args.on, args.root) for folder in args.run_folders]
+    elif not (records := evaluate(args.run_folders)):
+        raise ValueError(f"{args.run_folders[0]}: trained on all clips, so there is no test side; --on takes others")
     print(to_json(records) if args.format == "json" else summary(records))
     return 0
 
@@ -535,7 +539,14 @@ def _predict_into(args: argparse.Namespace) -> int:
     predictor = predict.load(args.model, threads=1)
     speakers = _met(args, predictor)  # what speaks against that should be known before an output is begun
     columns = batch.columns(args.paths, args.table)
-    with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry, args.speaker) as out:
+    met = {"speaker": speakers.column, "met": speakers.digest} if speakers else {}
+    with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry, **met) as out:
+        if out.met_others:
+            print(
+                f"{args.out}: was begun when speakers were known from other recordings; what it holds stays as it is; "
+                "another --out answers all of them alike",
+                file=sys.stderr,
+            )
         lacking = filter(out.lacks, batch.find(args.paths, args.table))
         with closing(_answers(args, predictor, speakers, lacking, out.there)) as answers:
             for answer in answers:
@@ -594,6 +605,8 @@ def _listen(args: argparse.Namespace) -> int:
 
     predictor = predict.load(args.model)
     if args.stdin:
+        if sys.stdin is None:
+            raise ValueError("--stdin: standard input is closed; give it audio, such as `ffmpeg ... - |`")
         rate, chunks = 16_000 if args.rate is None else args.rate, stream.pcm_chunks(sys.stdin.buffer)
     else:
         rate, chunks = stream.microphone(args.device, args.rate, args.channels)

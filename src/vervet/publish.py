@@ -86,7 +86,10 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
     ValueError
         If the run is not finished, the licence of the weights is not known, or a corpus forbids to publish them.
     """
-    record = evaluate([run])[-1]
+    records = evaluate([run])
+    if not records:
+        raise ValueError(f"{run}: trained on all clips, so there is no score that its card could have")
+    record = records[-1]
     network, card = load_network(run)
     licence = _licence(card["corpora"], licence)
     out.mkdir(parents=True, exist_ok=True)

@@ -53,6 +53,7 @@ def opened(
     columns: Sequence[str] = (),
     retry: bool = False,
     speaker: str | None = None,
+    met: str | None = None,
 ) -> Iterator[Store]:
     """Begin an output, or continue the one that is there.
 
@@ -71,6 +72,8 @@ def opened(
         Take back the items that have no answer, so that they are lacking again.
     speaker : str, optional
         The column by which speakers are known.
+    met : str, optional
+        The digest of the recordings that they are known from.
 
     Yields
     ------
@@ -91,7 +94,7 @@ def opened(
     run: dict[str, Any] = {"vervet": __version__, "model": predictor.digest[:16]}
     run["window_s"], run["hop_s"] = predictor.windowing(window_s, hop_s)
     run["columns"] = header(predictor.labels, columns)
-    run["speaker"] = speaker
+    run["speaker"], run["met"] = speaker, met
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{path}.journal", "a+b") as file:
         _lock(file, path)
@@ -108,7 +111,7 @@ def opened(
             text = _database(path, predictor, columns) if path.suffix == ".audformat" else path
             output = _Text(text, journal.end, partial(lines, labels=predictor.labels, columns=columns))
         with closing(output):
-            store = Store(journal, output)
+            store = Store(journal, output, met)
             try:
                 yield store
                 store.commit()
@@ -126,9 +129,12 @@ class Store:
     problems : list of dict
         One for each item that has no answer, or not for all its windows: `file`, `windows`, which is the number of
         those answered, and `problem`. Items that were there are among them.
+    met_others : bool
+        Whether speakers were known from other recordings when the output was begun.
     """
 
-    def __init__(self, journal: _Journal, output: _Text | _Parts) -> None:
+    def __init__(self, journal: _Journal, output: _Text | _Parts, met: str | None) -> None:
+        self.met_others = (journal.begun or {}).get("met", met) != met
         self._journal = journal
         self._output = output
         self.problems = journal.problems
@@ -176,10 +182,15 @@ class _Journal:
         self._file = file
         entries, position, end = [], 0, 0
         file.seek(0)
-        for line in file:
+        for number, line in enumerate(file, 1):
             position += len(line)
             entry = _parsed(line)
             if entry is None:
+                if any(map(_parsed, file)):  # no run was cut off there
+                    raise ValueError(
+                        f"{file.name}: line {number} is damaged, but not all that follow; bring it back, or give "
+                        "another --out"
+                    )
                 break
             if "output" in entry:
                 self._count(entries)

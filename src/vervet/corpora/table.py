@@ -72,23 +72,33 @@ def read_rows(
     Raises
     ------
     ValueError
-        If the file is a folder or no text, lacks a required column, or has no rows.
+        If the file is a folder or no text, lacks a required column, or has no rows; if a quote is not closed, or a row
+        has more values than there are columns.
     """
     if table.is_dir():
         raise ValueError(f"{table}: a folder; give the CSV file with the columns {', '.join(required)}")
-    count = 0
+    count, line = 0, 1
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
+            reader = csv.DictReader(file, strict=True)  # else a quote that is never closed takes in all rows below it
+            reader.fieldnames = columns = [column.strip() for column in reader.fieldnames or []]
             missing = [column for column in required if column not in columns]
             if missing:
                 has = ", ".join(columns) or "nothing"
                 raise ValueError(f"{table}: no column {' and no column '.join(missing)}; the first line has {has}")
             for count, row in enumerate(reader, 1):  # noqa: B007
+                if more := row.get(None):
+                    many = len(columns) + len(more)
+                    raise ValueError(
+                        f"{table}: line {reader.line_num}: {many} values under {len(columns)} columns; "
+                        "quote those that hold a comma"
+                    )
                 yield reader.line_num, {column: (row.get(column) or "").strip() for column in (*required, *optional)}
-    except (UnicodeDecodeError, csv.Error) as error:
+                line = reader.line_num + 1
+    except UnicodeDecodeError as error:
         raise ValueError(f"{table}: not a CSV file in UTF-8 ({error})") from None
+    except csv.Error as error:
+        raise ValueError(f"{table}: the row of line {line} is not CSV ({error}); is a quote not closed?") from None
     if count == 0:
         raise ValueError(f"{table}: no rows below the first line")
 

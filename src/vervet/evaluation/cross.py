@@ -55,7 +55,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         model: wa, the share that is right; of a model that knows when it is uncertain, `answered` and `wa_answered`,
         the share that is not, and how many of these are right; `wa_enrolled` by the number of other clips; and
         `answers`, how often each emotion was answered to clips of each. The record of a run also lies in its folder as
-        `cross-CORPUS.json`, to be filed with it.
+        `cross-CORPUS.json`, to be filed with it; that of recordings of your own has the split's hash in its name.
 
     Raises
     ------
@@ -110,7 +110,8 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         "machine": run["machine"],
         "minutes": round(card["minutes"], 2),
     }
-    replace_text(folder / f"cross-{corpus}.json", json.dumps(record, indent=1) + "\n")
+    name = f"cross-{corpus}-{record['split_hash']}.json" if corpus in OWN else f"cross-{corpus}.json"
+    replace_text(folder / name, json.dumps(record, indent=1) + "\n")
     return record
 
 

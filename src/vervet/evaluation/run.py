@@ -32,7 +32,6 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
     ----------
     folders : sequence of Path
         Run folders, each of one fold. Folds of one experiment (same corpus, protocol, recipe and seed) are also pooled.
-        What `vervet.evaluation.cross` has measured of them comes along.
 
     Returns
     -------
@@ -51,10 +50,12 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
             key = tuple(tested.record[name] for name in ("corpus", "protocol", "network", "recipe", "seed"))
             experiments.setdefault(key, []).append(tested)
     records = [tested.record for runs in experiments.values() for tested in runs]
-    records += [pool(runs) for runs in experiments.values() if len(runs) > 1]
-    return records + [
-        json.loads(path.read_text()) for folder in folders for path in sorted(folder.glob("cross-*.json"))
-    ]
+    return records + [pool(runs) for runs in experiments.values() if len(runs) > 1]
+
+
+def elsewhere(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What `vervet.evaluation.cross` has measured of runs and left in their folders; records, as of `evaluate`."""
+    return [json.loads(path.read_text()) for folder in folders for path in sorted(folder.glob("cross-*.json"))]
 
 
 @dataclass(frozen=True)

@@ -315,16 +315,17 @@ def write_table(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def commit() -> str:
-    """The commit of the source that runs, `-dirty` if it was changed since; empty outside a checkout."""
-    folder = Path(vervet.__file__).parent
+    """The commit of the source that runs, `-dirty` if it was changed since; the release where it is no checkout."""
+    file = Path(vervet.__file__)
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=file.parent, capture_output=True, text=True, check=True).stdout
+
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        git("ls-files", "--error-unmatch", file.name)  # an environment may lie in another repository
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*").strip()
     except (OSError, subprocess.CalledProcessError):
-        return ""
-    return found.stdout.strip()
+        return f"v{vervet.__version__}"
 
 
 def machine(precision: Precision) -> str:

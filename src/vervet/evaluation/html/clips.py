@@ -52,10 +52,14 @@ TERMS = {
         "SAVEE (Haq, Jackson, in Machine Audition, IGI Global, 2010) is for research only; its recordings are "
         "not to be passed on.",
     ),
-    "table": Terms(
-        False, "The recordings are those of a table; whether they may be passed on is for their owner to say."
-    ),
 }
+OWN = Terms(False, "These are recordings of your own; whether they may be passed on is for their owner to say.")
+
+
+def terms_of(corpus: str) -> Terms:
+    """Those of a corpus; of several, such as `emodb+savee`, all of them hold."""
+    parts = [TERMS.get(name, OWN) for name in corpus.split("+")]
+    return Terms(all(part.audio for part in parts), " ".join(dict.fromkeys(part.notice for part in parts)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def hardest(experiment: Experiment, root: Path | None, audio: bool | None) -> di
         clips (list of Hard), told (what they are), audio (whether players are wanted), found (whether all
         recordings were there), terms.
     """
-    network, terms = experiment.last, TERMS[experiment.last.record["corpus"]]
+    network, terms = experiment.last, terms_of(experiment.last.record["corpus"])
     wanted = terms.audio if audio is None else audio
     sure = network.probabilities.max(1)
     original = np.array([row["version"] == "original" for row in network.rows])

@@ -127,6 +127,9 @@ def read_experiment(folders: Sequence[Path]) -> Experiment:
         If a folder holds no finished run, one fold is given twice, or the runs are not folds of one experiment.
     """
     found = [(folder, read_tested(folder)) for given in folders for folder in _folds(given)]
+    for folder, tested in found:
+        if not tested:
+            raise ValueError(f"{folder}: trained on all clips, so it has no test side to report on")
     found.sort(key=lambda pair: pair[1][-1].record["fold"])
     first = found[0][1]
     for folder, tested in found:

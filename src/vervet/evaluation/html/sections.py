@@ -27,6 +27,7 @@ PROTOCOLS = {
     "clip": "clips are kept apart",
     "sentence": "sentences are kept apart",
     "speaker": "speakers are kept apart",
+    "speakers": "speakers are kept apart",
     "table": "as the table says",
 }
 SPEECH = {
@@ -54,7 +55,7 @@ def title(experiment: Experiment) -> dict[str, str]:
     whole = record["n_test"] == sum(row["version"] == "original" for row in experiment.last.rows)
     clips = told(record["n_test"], "clip" if whole else "item")
     return {
-        "corpus": CORPORA.get(record["corpus"], "a table of recordings"),
+        "corpus": " and ".join(CORPORA.get(name, "recordings of your own") for name in record["corpus"].split("+")),
         "network": record["network"],
         "recipe": record["recipe"],
         "tested": f"{clips} of {spoken}",
@@ -328,8 +329,8 @@ def limits(experiment: Experiment) -> list[str]:
         )
     if "" not in voices and len(voices) < 10:
         said.append(f"{told(len(voices), 'test speaker')}: with other voices the score may be quite different.")
-    if record["corpus"] in SPEECH:
-        said.append(f"The speech is {SPEECH[record['corpus']]}. Spontaneous speech and other languages are harder.")
+    if speech := [SPEECH[name] for name in record["corpus"].split("+") if name in SPEECH]:
+        said.append(f"The speech is {', and '.join(speech)}. Spontaneous speech and other languages are harder.")
     said.append("The label is the emotion that a clip is filed under. What the speaker felt is not known.")
     if not robustness(experiment):
         said.append("What other microphones, rooms and telephones do to the score was not measured.")
