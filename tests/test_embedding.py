@@ -7,6 +7,7 @@ from onnx_double import LABELS, RATE, sine
 from predicting import clip
 
 import vervet
+from vervet import embedding
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -32,7 +33,7 @@ def test_one_recording_or_several_of_any_kind(predictor, tmp_path):
     rows = vervet.embed([path, str(path), path.read_bytes(), pair], predictor)
     assert rows.shape == (4, 256)
     np.testing.assert_allclose(rows, rows[[0]].repeat(4, axis=0), atol=1e-4)  # the file holds 16-bit samples
-    for one in (path, str(path), path.read_bytes(), pair):
+    for one in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), pair):
         assert vervet.embed(one, predictor).shape == (1, 256)
     with path.open("rb") as file:
         assert vervet.embed(file, predictor).shape == (1, 256)
@@ -51,6 +52,8 @@ def test_the_shipped_model_embeds_the_examples():
     ("sources", "message"),
     [
         (["nowhere.wav"], "nowhere.wav: no such file"),
+        (None, "None: is no recording"),
+        ((np.zeros(RATE), None), "give a pair"),
         (np.zeros(RATE), "an array without its sampling rate"),
         (np.zeros((2, RATE)), "an array without its sampling rate"),
         ([(np.zeros(RATE), RATE)], "silent"),
@@ -61,6 +64,27 @@ def test_the_shipped_model_embeds_the_examples():
 def test_what_has_no_feature_is_named(predictor, sources, message):
     with pytest.raises(ValueError, match=message):
         vervet.embed(sources, predictor)
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(None, 4), (1, 1), (np.int64(9), 9), (-1, 4), (-2, 3), (-9, 1)])
+def test_jobs_are_counted_as_in_scikit_learn(predictor, monkeypatch, jobs, threads):
+    started = []
+
+    class Pool(embedding.ThreadPoolExecutor):
+        def __init__(self, most):
+            started.append(most)
+            super().__init__(most)
+
+    monkeypatch.setattr(embedding, "cores", lambda: 4)
+    monkeypatch.setattr(embedding, "ThreadPoolExecutor", Pool)
+    vervet.embed([(sine(0, 1.0), RATE)], predictor, jobs=jobs)
+    assert started == [threads]
+
+
+@pytest.mark.parametrize("jobs", [0, 2.0, "2", True])
+def test_other_jobs_are_refused(predictor, jobs):
+    with pytest.raises(ValueError, match=f"jobs {jobs!r}: give how many"):
+        vervet.embed([(sine(0, 1.0), RATE)], predictor, jobs=jobs)
 
 
 def test_a_model_without_features_says_so(tmp_path):

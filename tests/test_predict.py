@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx_double
@@ -38,9 +39,42 @@ def test_other_rates_and_stereo_are_brought_to_the_models(predictor, tmp_path, r
 def test_path_bytes_and_array_agree(predictor, tmp_path):
     path = clip(tmp_path / "a.flac", "neutral")
     waveform, rate = soundfile.read(path, dtype="float32")
-    answers = [predictor(source) for source in (path, str(path), path.read_bytes(), (waveform, rate))]
+    content = path.read_bytes()
+    alike = bytearray(content), memoryview(content)
+    answers = [predictor(source) for source in (path, str(path), content, *alike, (waveform, rate))]
     assert all(answer[0].scores == answers[0][0].scores for answer in answers)
-    assert [answer[0].file for answer in answers] == [str(path), str(path), "<bytes>", "<array>"]
+    assert [answer[0].file for answer in answers] == [str(path), str(path), *["<bytes>"] * 3, "<array>"]
+
+
+@pytest.mark.parametrize("rate", [16_000, 16_000.0, np.int32(16_000), np.array(16_000)])
+def test_a_sampling_rate_is_any_whole_number(predictor, rate):
+    assert predictor((sine(0, 1.0), rate))[0].label == LABELS[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "None: is no recording; give a path, the bytes of a file, an open binary file, or a pair"),
+        (16_000, "16000: is no recording"),
+        (["a.wav", "b.wav"], r"\['a.wav', 'b.wav'\]: is no recording"),
+        ((sine(0, 1.0), None), r"<array>: give a pair \(waveform, sampling_rate\), the rate a number of Hz"),
+        ((sine(0, 1.0), "16000"), "<array>: give a pair"),
+        ((16_000, sine(0, 1.0)), "<array>: give a pair"),
+        ((sine(0, 1.0),), "<array>: give a pair"),
+        ((None, 16_000), "<array>: dtype object"),
+    ],
+)
+def test_what_is_no_recording_at_all_is_told_what_is(predictor, source, message):
+    for function in (predictor, predictor.embed):
+        with pytest.raises(ValueError, match=message):
+            function(source)
+
+
+@pytest.mark.parametrize("kind", [str, Path, Path.read_bytes, Path.open, soundfile.read, lambda path: None])
+def test_one_recording_is_not_the_several_that_enroll_takes(tmp_path, kind):
+    one = kind(clip(tmp_path / "a.wav", "fear"))
+    with pytest.raises(ValueError, match="enroll takes several recordings; give a list"):
+        vervet.load().enroll(one)
 
 
 def test_each_window_of_a_long_recording_is_answered_for_itself(predictor):

@@ -261,8 +261,58 @@ def test_faults_of_forms_and_addresses_are_named(served, path, form, status, mes
     assert message in response.json()["error"]["message"]
 
 
+def form(*parts, end=b"--y--\r\n"):
+    head = b'--y\r\nContent-Disposition: form-data; name="files"; filename="a.flac"\r\n\r\n'
+    return b"".join(head + part + b"\r\n" for part in parts) + end
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (form(ANGER.read_bytes())[:40], "the body was cut off"),
+        (form(ANGER.read_bytes())[:9000], "the body was cut off"),
+        (form(ANGER.read_bytes(), ANGER.read_bytes())[:-9000], "the body was cut off"),
+        (form(ANGER.read_bytes(), end=b"--y"), "the body was cut off"),
+        (b"", "the body is empty"),
+        (b"--y--\r\n", "no part is named 'files'"),
+    ],
+)
+def test_a_form_that_is_cut_off_is_said_to_be(served, content, message):
+    headers = {"content-type": "multipart/form-data; boundary=y"}
+    response = served.post(content, "/v1/predict/batch", headers=headers)
+    assert error_of(response) == (400, "invalid_request")
+    assert message in response.json()["error"]["message"]
+    whole = served.post(form(ANGER.read_bytes(), end=b"--y--"), "/v1/predict/batch", headers=headers)
+    assert len(whole.json()["results"]) == 1
+
+
 def test_an_address_where_nothing_is_says_so(served):
     assert error_of(httpx.get(f"{served.url}/v1/nothing")) == (404, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json"])
+def test_a_head_is_that_of_the_answer(served, path):
+    head, answer = httpx.head(served.url + path), httpx.get(served.url + path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == answer.headers["content-type"]
+    assert head.headers.get("content-length") in ({None} if path == "/metrics" else {answer.headers["content-length"]})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/predict", "POST"),
+        ("HEAD", "/v1/predict/batch", "POST"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("DELETE", "/v1/model", "GET, HEAD"),
+    ],
+)
+def test_another_method_is_told_which_one_is_allowed(shipped, served, tmp_path, monkeypatch, method, path, allowed):
+    monkeypatch.setattr(app, "PAGE", tmp_path)
+    with serving(shipped) as bare:
+        for url in (served.url, bare.url):
+            response = httpx.request(method, url + path)
+            assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
 @pytest.fixture(scope="module")
@@ -586,6 +636,7 @@ def test_the_page_is_served_with_headers_of_safety(shipped, tmp_path, monkeypatc
     monkeypatch.setattr(app, "PAGE", tmp_path)
     with serving(shipped) as bare:
         assert "/v1/predict" in httpx.get(bare.url).text
+        assert httpx.head(bare.url).status_code == 200
     (tmp_path / "assets").mkdir()
     (tmp_path / "index.html").write_text("<title>Vervet</title>")
     (tmp_path / "assets" / "page.js").write_text("1")

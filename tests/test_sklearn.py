@@ -73,7 +73,7 @@ def clips():
 
 def test_files_and_waveforms_become_the_rows_of_embed(clips):
     files, _, _ = clips
-    np.testing.assert_array_equal(Embedder().fit_transform(files), vervet.embed(files))
+    np.testing.assert_array_equal(Embedder(n_jobs=-1).fit_transform(files), vervet.embed(files))
     waveforms = 0.1 * np.random.default_rng(0).standard_normal((3, 8_000))
     of_rate = Embedder(sampling_rate=8_000).fit(waveforms)
     assert of_rate.n_features_in_ == 8_000
@@ -86,6 +86,8 @@ def test_lists_arrays_and_tables_of_files(clips):
     rows = vervet.embed(files)
     pairs = [(np.sin(np.arange(8_000) / 10), 8_000)] * 2
     np.testing.assert_array_equal(Embedder().transform(pairs), vervet.embed(pairs))
+    contents = [bytearray(Path(file).read_bytes()) for file in files]
+    np.testing.assert_array_equal(Embedder().transform(contents), rows)
     for named in (np.array(files), np.array(files)[:, None], pandas.Series(files), pandas.DataFrame({"file": files})):
         np.testing.assert_array_equal(Embedder().transform(named), rows)
     frame = Embedder().set_output(transform="pandas").fit_transform(pandas.Series(files, index=[7, 9]))
@@ -117,6 +119,11 @@ def test_it_is_part_of_pipelines_searches_and_pickles(clips):
 def test_what_has_no_feature_is_named(recordings, message):
     with pytest.raises(ValueError, match=message):
         Embedder().transform(recordings)
+
+
+def test_no_jobs_are_refused(clips):
+    with pytest.raises(ValueError, match="jobs 0: give how many"):
+        Embedder(n_jobs=0).transform(clips[0][:1])
 
 
 def test_an_unknown_model_is_named_when_it_is_fitted(clips):

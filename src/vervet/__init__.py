@@ -62,7 +62,7 @@ def embed(
     model : str, pathlib.Path or vervet.predict.Predictor, optional
         As for `load`, or what that has returned, which need not be loaded again.
     jobs : int, optional
-        Recordings at a time; as many as there are cores where not given.
+        Recordings at a time; as many as there are cores where not given; -1 is all cores, -2 all but one.
 
     Returns
     -------

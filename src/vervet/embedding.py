@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from vervet.audio import Sound
 from vervet.machine import cores
-from vervet.predict import Predictor, load
+from vervet.predict import Predictor, is_one, load
 
 
 def embed(
@@ -27,7 +26,8 @@ def embed(
     model : str, pathlib.Path or Predictor, optional
         As for `vervet.load`, or what that has returned, which need not be loaded again.
     jobs : int, optional
-        Recordings at a time; as many as there are cores where not given.
+        Recordings at a time; as many as there are cores where not given. A negative number counts back from that, as in
+        scikit-learn: -1 is all cores, -2 all but one.
 
     Returns
     -------
@@ -37,17 +37,19 @@ def embed(
     Raises
     ------
     ValueError
-        If any recording has no feature; the message names it.
+        If any recording has no feature, which the message then names, or `jobs` is 0 or no whole number.
     """
-    several: list[Any] = [sources] if _is_one(sources) else list(sources)  # type: ignore[arg-type]
+    threads = _threads(jobs)
+    several: list[Any] = [sources] if is_one(sources) else list(sources)  # type: ignore[arg-type]
     predictor = model if isinstance(model, Predictor) else load(model, threads=1)
-    with ThreadPoolExecutor(jobs or cores()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         rows = list(pool.map(predictor.embed, several))
     return np.array(rows, np.float32).reshape(-1, predictor.features)
 
 
-def _is_one(sources: object) -> bool:
-    """Tell one recording from several; a tuple is a pair of waveform and sampling rate unless it begins otherwise."""
-    if isinstance(sources, tuple):
-        return len(sources) == 2 and isinstance(sources[0], np.ndarray) and np.isscalar(sources[1])
-    return isinstance(sources, str | os.PathLike | bytes | np.ndarray) or hasattr(sources, "read")
+def _threads(jobs: Any) -> int:
+    if jobs is None:
+        return cores()
+    if not isinstance(jobs, int | np.integer) or isinstance(jobs, bool) or not jobs:
+        raise ValueError(f"jobs {jobs!r}: give how many recordings at a time, -1 for one per core")
+    return int(jobs) if jobs > 0 else max(1, cores() + 1 + int(jobs))

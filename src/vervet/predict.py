@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from functools import partial
 from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -130,9 +131,10 @@ class Predictor:
         Raises
         ------
         ValueError
-            If the recording cannot be read, holds NaN, is silent throughout or shorter than 0.1 s, or the window is
-            longer than the model's.
+            If this is no recording, or one that cannot be read, holds NaN, is silent throughout or shorter than 0.1 s,
+            or the window is longer than the model's.
         """
+        source = _sound(source)
         predictions, problem = self.hear(source, *self.windowing(window_s, hop_s), audio.name_of(source))
         if not predictions:
             raise ValueError(problem)
@@ -181,6 +183,7 @@ class Predictor:
         ValueError
             If the recording cannot be read, holds NaN or is shorter than 0.1 s.
         """
+        source = _sound(source)
         silent: list[tuple[float, float]] = []
         windows = audio.windows(source, self.sampling_rate, window_s, hop_s, start_s, end_s)
         sounding = _sounding(windows, silent)
@@ -205,8 +208,11 @@ class Predictor:
         Raises
         ------
         ValueError
-            If the model was not trained to enrol speakers, a recording cannot be read, or all is silent.
+            If these are not several recordings, the model was not trained to enrol speakers, a recording cannot be
+            read, or all is silent.
         """
+        if is_one(sources):
+            raise ValueError(f"{sources!r:.40}: enroll takes several recordings; give a list of them, even of one")
         self.check_enrols()
         total = sum(map(self.statistics, sources), np.zeros_like(self._speaker))
         if not total[2].any():
@@ -250,6 +256,7 @@ class Predictor:
             If the model was not trained to enrol speakers, or the recording cannot be read.
         """
         self.check_enrols()
+        source = _sound(source)
         windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s, start_s, end_s)
         total = np.zeros_like(self._speaker)
         for window in _sounding(windows, []):
@@ -282,6 +289,7 @@ class Predictor:
         ValueError
             As for `__call__`, and if the model gives no features.
         """
+        source = _sound(source)
         silent: list[tuple[float, float]] = []
         total, heard_s = np.zeros(self.features), 0.0
         windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s)
@@ -556,6 +564,44 @@ def _card(session: onnxruntime.InferenceSession, name: str) -> dict[str, Any]:
     if not agree:
         raise ValueError(f"{name}: not a Vervet model, its metadata and its network disagree; export it again")
     return card
+
+
+def is_one(sources: object) -> bool:
+    """Tell one recording from several.
+
+    Parameters
+    ----------
+    sources : object
+        A recording, or an iterable of recordings.
+
+    Returns
+    -------
+    bool
+        Whether it is one, or at least not several. A tuple is a pair of waveform and sampling rate unless it begins
+        otherwise.
+    """
+    if isinstance(sources, tuple):
+        return len(sources) == 2 and isinstance(sources[0], np.ndarray)
+    one = isinstance(sources, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray)
+    return one or hasattr(sources, "read") or not isinstance(sources, Iterable)
+
+
+def _sound(source: Any) -> audio.Sound:
+    """Refuse what is no recording at all; what takes the place of bytes becomes bytes."""
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, tuple):
+        rate = np.asarray(source[1]) if len(source) == 2 else np.empty(0)
+        if rate.ndim or rate.dtype.kind not in "iuf":
+            raise ValueError(
+                f"{audio.name_of(source)}: give a pair (waveform, sampling_rate), the rate a number of Hz such as 16000"
+            )
+    elif not isinstance(source, str | os.PathLike | bytes | np.ndarray) and not hasattr(source, "read"):
+        raise ValueError(
+            f"{source!r:.40}: is no recording; give a path, the bytes of a file, an open binary file, "
+            "or a pair (waveform, sampling_rate)"
+        )
+    return cast(audio.Sound, source)
 
 
 def _sounding(windows: Iterable[audio.Window], silent: list[tuple[float, float]]) -> Iterator[audio.Window]:

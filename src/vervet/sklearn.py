@@ -28,7 +28,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     sampling_rate : int
         In Hz, of recordings that are given as waveforms. Files know their own.
     n_jobs : int, optional
-        Recordings at a time; as many as there are cores where not given.
+        Recordings at a time, as for `vervet.embed`: -1 is as many as there are cores. So it is where not given, too,
+        unlike elsewhere in scikit-learn.
 
     Attributes
     ----------
@@ -84,7 +85,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Raises
         ------
         ValueError
-            If a recording cannot be read, or has no sound in it; the message names it.
+            If a recording cannot be read, or has no sound in it, which the message then names, or `n_jobs` is 0.
         """
         return embed(self._recordings(X, reset=False), self.model, jobs=self.n_jobs)
 
@@ -110,5 +111,5 @@ def _listed(X: Any) -> list[Any] | None:
         values = values.ravel().tolist() if values.ndim == 1 or values.shape[1:] == (1,) else []
     if not isinstance(values, list | tuple):
         return None
-    each = all(isinstance(value, str | os.PathLike | bytes | tuple) for value in values)
+    each = all(isinstance(value, str | os.PathLike | bytes | bytearray | memoryview | tuple) for value in values)
     return list(values) if values and each else None

@@ -62,7 +62,9 @@ def create_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
         For uvicorn.
     """
     # its pages of documentation load scripts from elsewhere
-    app = FastAPI(title="Vervet", version=__version__, description=ABOUT, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Vervet", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.service, app.state.origins = service, origins
     app.include_router(router)
     app.add_exception_handler(Refused, _refused)
@@ -73,9 +75,10 @@ def create_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     if (PAGE / "index.html").is_file():
-        app.mount("/", _Page(directory=PAGE, html=True))
+        # mounted, it would take the addresses above as well where they are asked by another method
+        app.router.default = _Page(directory=PAGE, html=True)
     else:
-        app.add_api_route("/", _no_page, include_in_schema=False)
+        app.add_api_route("/", _no_page, methods=["GET", "HEAD"], include_in_schema=False)
     return Observed(app, service.metrics)
 
 
@@ -138,6 +141,7 @@ async def stream(websocket: WebSocket) -> None:
         await websocket.close()  # refused with 403 where it was not accepted
 
 
+@router.head("/v1/model", include_in_schema=False)
 @router.get("/v1/model", response_model=schema.Model)
 async def model(request: Request) -> Response:
     """Describe the model, and what one may ask of it here."""
@@ -160,6 +164,7 @@ async def model(request: Request) -> Response:
     )
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", responses=responses({"status": "ok"}))
 async def healthz(request: Request) -> Response:
     """Tell whether the server works; if not, it should be started anew."""
@@ -167,6 +172,7 @@ async def healthz(request: Request) -> Response:
     return _json({"status": "ok" if alive else "a thread has died"}, 200 if alive else 500)
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=responses({"status": "ready"}, 503))
 async def readyz(request: Request) -> Response:
     """Tell whether the server should be sent requests; not while it shuts down."""
@@ -175,9 +181,14 @@ async def readyz(request: Request) -> Response:
     return _json({"status": "ready"})
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Count requests, windows and what is going on, for Prometheus."""
+    if request.method == "HEAD":  # the text takes a millisecond
+        response = Response(media_type=CONTENT_TYPE_LATEST)
+        del response.headers["content-length"]  # which is not that of the text
+        return response
     return Response(request.app.state.service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -224,6 +235,8 @@ async def _no_such(request: Request, error: Exception) -> Response:
     message = f"{request.method} {request.url.path}: {error.detail}; /openapi.json says what there is"
     response = await _refused(request, Refused(error.status_code, "invalid_request", message))
     response.headers.update(error.headers or {})
+    if response.headers.get("allow") == "GET":  # HEAD has a route of its own
+        response.headers["allow"] = "GET, HEAD"
     return response
 
 

@@ -112,6 +112,10 @@ class _Body:
 
 class _InMemory(MultiPartParser):
     spool_max_size = 0  # its word for no limit; beyond a limit it would write recordings to the disk
+    ended = False  # whether the last boundary came; the parser itself takes a body that was cut off
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 async def _uploads(request: Request, body: _Body, field: str, most: int) -> list[Upload]:
@@ -128,6 +132,9 @@ async def _parts(request: Request, body: _Body, field: str, most: int) -> list[U
         form = await parser.parse()
     except (MultiPartException, FormParserError) as error:
         raise Refused(400, "invalid_request", f"the body is no proper multipart: {error}") from error
+    if not parser.ended:
+        what = "was cut off" if body.bytes else "is empty"
+        raise Refused(400, "invalid_request", f"the body {what}, its last boundary is missing; send it again")
     uploads = []
     for name, part in form.multi_items():
         if name != field or not isinstance(part, UploadFile):

@@ -20,6 +20,7 @@ from vervet.config import Augment, FrontEnd
 from vervet.corpora import Utterance
 from vervet.evaluation.protocols import Sample
 from vervet.machine import cores
+from vervet.models.checkpoint import write_atomically
 from vervet.spectrogram import LogMel
 
 FORMAT = 1  # part of the cache's key: raise it when the same settings come to mean other images
@@ -70,7 +71,7 @@ class Images:
 
 
 def make_pool(utterances: Sequence[Utterance], front_end: FrontEnd, augment: Augment, cache: Path) -> Pool:
-    """Open the images of a corpus, computing first those that are not on disk yet.
+    """Open the images of a corpus, computing first those that are not on disk yet, or damaged there.
 
     Parameters
     ----------
@@ -93,22 +94,56 @@ def make_pool(utterances: Sequence[Utterance], front_end: FrontEnd, augment: Aug
     settings = {"format": FORMAT, "front_end": asdict(front_end), "augment": versions, "content": hashes}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
     path = cache / f"{key}.npy"
+    shape = (len(utterances), len(augment.versions), front_end.n_mels, front_end.width)
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # runs started together compute one corpus once
-        if not path.exists():
-            _compute(utterances, hashes, front_end, augment, path)
-    images = np.load(path, mmap_mode="c")
+        images = _opened(path, shape)
+        if images is None:
+            _compute(utterances, hashes, front_end, augment, path, shape)
+            images = np.lib.format.open_memmap(path, mode="c")
     rows = {utterance: row for row, utterance in enumerate(utterances)}
     return Pool(images, rows, {name: column for column, name in enumerate(augment.versions)})
 
 
+def _opened(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The images of a file; None if it is not there, or damaged: it is then written anew, as a cache may be."""
+    try:
+        images = np.lib.format.open_memmap(path, mode="c")
+    except FileNotFoundError:
+        return None
+    except OSError:  # a disk that fails, or a file of somebody else: no reason to write over it
+        raise
+    # numpy's errors for a damaged header have no common base below Exception
+    except Exception:
+        return None
+    return images if images.shape == shape and images.dtype == np.float16 else None
+
+
+def _done(progress: Path, partial: Path, shape: tuple[int, ...]) -> int:
+    """How many clips an interrupted computation has left; 0 if what it left is damaged."""
+    # opened for writing, a file that was cut short would be filled up with zeros, and pass for whole
+    if not progress.exists() or _opened(partial, shape) is None:
+        return 0
+    try:
+        done = int(progress.read_text())
+    except ValueError:
+        return 0
+    return done if 0 <= done <= shape[0] else 0
+
+
 def _compute(
-    utterances: Sequence[Utterance], hashes: Sequence[str], front_end: FrontEnd, augment: Augment, path: Path
+    utterances: Sequence[Utterance],
+    hashes: Sequence[str],
+    front_end: FrontEnd,
+    augment: Augment,
+    path: Path,
+    shape: tuple[int, ...],
 ) -> None:
     """Fill the file chunk by chunk; it takes its final name only when it is whole."""
     partial, progress = path.with_suffix(".partial.npy"), path.with_suffix(".progress")
-    shape = (len(utterances), len(augment.versions), front_end.n_mels, front_end.width)
-    done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
+    done = _done(progress, partial, shape)
+    if not done:
+        progress.unlink(missing_ok=True)  # which would soon stand beside a new file, and count what that does not hold
     mode = "r+" if done else "w+"
     images = np.lib.format.open_memmap(partial, mode=mode, dtype=np.float16, shape=None if done else shape)
     log_mel = LogMel(front_end).eval()
@@ -126,7 +161,7 @@ def _compute(
                 images[index] = result
                 bar.update()
             images.flush()
-            progress.write_text(str(chunk.stop))
+            write_atomically(progress, str(chunk.stop).encode())
     del images
     os.replace(partial, path)
     progress.unlink()
