@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import soundfile
 
 from vervet import cli
+from vervet.audio import read
 from vervet.corpora import load_corpus, release_of
 from vervet.corpora.check import audio_facts, check, clean, contradictory_clips, duplicate_clips, silent_clips
 
@@ -59,6 +61,19 @@ def test_content_is_that_of_the_samples(tmp_path):
     assert audio_facts(wav).content == audio_facts(flac).content
     assert audio_facts(write(tmp_path / "b.wav", sampling_rate=8_000)).content != audio_facts(wav).content
     assert audio_facts(write(tmp_path / "c.wav", seed=1)).content != audio_facts(wav).content
+
+
+def test_content_is_that_of_every_channel(tmp_path):
+    left, right = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 3_200))
+    for name, channels in (("a", [left, right]), ("b", [left, right]), ("c", [right, left])):
+        soundfile.write(tmp_path / f"{name}.wav", np.stack(channels, axis=1), 16_000)
+    a, b, c = (audio_facts(tmp_path / f"{name}.wav").content for name in "abc")
+    assert a == b != c
+
+
+def test_a_recording_is_known_by_what_is_in_it(tmp_path):
+    facts = audio_facts(write(tmp_path / "a.wav").rename(tmp_path / "a.raw"))
+    assert (facts.format, facts.samples, facts.problem) == ("WAV", 3_200, "")
 
 
 def test_whole_release_has_no_faults(tmp_path):
@@ -155,19 +170,64 @@ def test_known_defects_are_faults_of_the_release(tmp_path):
 
 def test_notes_are_no_faults(tmp_path):
     write(tmp_path / "a.ogg"), write(tmp_path / "b.mp3", 1)
-    square = np.where(np.arange(400) % 40 < 20, 1.0, -1.0)
+    square = np.where(np.arange(1_600) % 40 < 20, 1.0, -1.0)
     soundfile.write(tmp_path / "c.wav", np.stack([square, square], axis=1), 16_000)
     report = check("table", table(tmp_path, "a.ogg,anger", "b.mp3,fear", "c.wav,joy"))
     assert report.ok
     assert [(note.kind, note.file) for note in report.notes if note.kind == "clipped"] == [("clipped", "c.wav")]
     assert [note.kind for note in report.notes] == ["lossy", "lossy", "channels", "clipped"]
-    assert "c.wav: 400 of 400 samples at full scale" in report.to_text()
+    assert "c.wav: 1600 of 1600 samples at full scale" in report.to_text()
 
 
 def test_faulty_rows_of_a_table_are_all_named(tmp_path):
     write(tmp_path / "a.wav")
     report = check("table", table(tmp_path, "a.wav,anger", "b.wav,anger", "a.wav,fear", "c.wav,fear"))
     assert kinds(report) == {"missing": ["b.wav", "c.wav"], "repeated": ["a.wav"]}
+
+
+def refused(folder: Path) -> dict[str, str]:
+    """Write what `vervet.audio.read` refuses, and say how each message begins."""
+    cut = write(folder / "cut.wav", duration_s=1.0)
+    cut.write_bytes(cut.read_bytes()[:20_000])
+    write(folder / "low.wav", 1, sampling_rate=3_000)
+    soundfile.write(folder / "loud.wav", np.linspace(-9_000, 9_000, 3_200), 16_000, subtype="FLOAT")
+    soundfile.write(folder / "many.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (3_200, 100)), 16_000)
+    return {
+        "cut.wav": "ends after 0.62 s, but its header promises 1.00 s; it was cut short, copy it again",
+        "loud.wav": "samples reach 9000, full scale is 1; scale them to [-1, 1]",
+        "low.wav": "sampling rate 3000; give a whole number of 4000 to 768000 Hz",
+        "many.wav": "has 100 channels; keep at most 64",
+    }
+
+
+def test_what_training_refuses_is_a_fault_of_its_file(tmp_path):
+    messages = refused(tmp_path)
+    write(tmp_path / "a.wav", 2), write(tmp_path / "b.flac", 2)
+    path = table(tmp_path, *(f"{name},anger" for name in ("a.wav", "b.flac", *messages)))
+    duplicate, *faults = sorted(check("table", path).faults, key=lambda fault: (fault.kind, fault.file))
+    assert (duplicate.kind, duplicate.file) == ("duplicate", "a.wav")
+    assert {fault.file: fault.message for fault in faults} == messages
+    assert {fault.kind for fault in faults} == {"unreadable"}
+    for name, message in messages.items():
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{tmp_path / name}: {message}')}$"):
+            read(tmp_path / name)
+
+
+def test_a_recording_that_cannot_be_rewound_is_read(tmp_path):
+    write(tmp_path / "a.wav", sampling_rate=8_000, duration_s=1.0, subtype="GSM610"), write(tmp_path / "b.wav", 1)
+    report = check("table", table(tmp_path, "a.wav,anger", "b.wav,fear"))
+    assert report.ok
+    assert report.sampling_rates == {8_000: 1, 16_000: 1}
+    assert report.duration_s[2] == pytest.approx(1.0, abs=0.05)  # the format holds whole blocks of 0.04 s
+
+
+def test_what_prediction_finds_too_short_is_a_fault(tmp_path):
+    write(tmp_path / "a.wav", duration_s=0.05), write(tmp_path / "b.wav", duration_s=0.1)
+    path = table(tmp_path, "a.wav,anger", "b.wav,fear")
+    (fault,) = check("table", path).faults
+    assert (fault.kind, fault.file) == ("short", "a.wav")
+    assert fault.message == "only 0.050 s of sound, too short to judge; give at least 0.1 s, or leave it out"
+    assert len(clean(load_corpus("table", path))[0]) == 2  # training pads them
 
 
 def test_command_line(tmp_path, capsys):
@@ -237,6 +297,14 @@ def test_clean_refuses_files_without_audio(spoilt):
     spoilt[6].path.write_text(POINTER)
     with pytest.raises(ValueError, match=r"g\.wav: a Git LFS pointer, no audio; fetch"):
         clean(spoilt)
+
+
+def test_clean_refuses_what_training_cannot_read(tmp_path):
+    messages = refused(tmp_path)
+    clips = load_corpus("table", table(tmp_path, *(f"{name},anger" for name in messages)))
+    named = "\n".join(f"{tmp_path / name}: {message}" for name, message in messages.items())
+    with pytest.raises(ValueError, match=f"^{re.escape(named)}$"):
+        clean(clips)
 
 
 @pytest.mark.corpus

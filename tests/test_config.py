@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage, Vit, load_recipe, merge, recipe_name
+from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage, Vit, load_recipe, merge, read_json, recipe_name
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -46,6 +46,14 @@ def test_overrides_win(tmp_path):
         ("seed: true", "my.yaml: seed: expected int, not True"),
         ("student: {lr: fast}", "my.yaml: student: lr: expected float, not 'fast'"),
         ("student: {lr: .nan}", "my.yaml: student: lr: expected float, not nan"),
+        ("student: {lr: .inf}", "my.yaml: student: lr: expected float, not inf"),
+        ("student: {lr: nan}", "my.yaml: student: lr: expected float, not 'nan'"),
+        (f"student: {{alpha: 1{'0' * 400}}}", "my.yaml: student: alpha: expected float, not 1000"),
+        ("augment: {speeds: [0.9, -.inf]}", "my.yaml: augment: speeds: expected float, not -inf"),
+        ("seed: -1", "my.yaml: seed must not be negative"),
+        ("seed: 2026-02-31", "my.yaml: day"),
+        ("? [a]\n: b", "my.yaml: the key in line 1 is a list or a mapping; give a name"),
+        ("seed: 1\n? {a: 1}\n: b", "my.yaml: the key in line 2 is a list or a mapping; give a name"),
         ("student: {lr: 0}", "my.yaml: student: lr and lr_gamma must be positive"),
         ("{validate: false, student: {keep: best}}", "student.keep is best, but without validate nothing chooses"),
         ("student: 3", "my.yaml: student: expected a mapping of settings, not 3"),
@@ -73,6 +81,38 @@ def test_an_overridden_recipe_has_another_name():
     assert recipe_name(path, ["--student.lr=1", "--seed=3", "--augment.speeds=[1.1]"]) == (
         "paper --augment.speeds=[1.1] --student.lr=1"
     )
+
+
+def test_a_recipe_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_bytes("seed: 1  # für später".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"my\.yaml: not text in UTF-8 \("):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--student.lr=[", r"^--student\.lr=\[: not YAML: "),
+        ("--student.lr=a: b: c", r"^--student\.lr=a: b: c: not YAML: "),
+        ("--student.lr=inf", "student: lr: expected float, not 'inf'"),
+        ("--student.lr=-.inf", "student: lr: expected float, not -inf"),
+        ("--student={lr: 1, lr: 2}", "^--student={lr: 1, lr: 2}: key 'lr' stands twice"),
+        ("--seed=-1", "seed must not be negative"),
+    ],
+)
+def test_faulty_values_of_overrides_are_refused(tmp_path, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(written(tmp_path, ""), [override])
+
+
+def test_settings_may_be_taken_over_from_another_part(tmp_path):
+    text = "teacher: &teacher {epochs: 3, lr: 1.0e-3}\nstudent: &student {<<: *teacher, epochs: 5}\n"
+    recipe = load_recipe(written(tmp_path, text + "matching: {<<: *student, batch_size: 8}\n"))
+    assert recipe.student == Stage(epochs=5, lr=1e-3, alpha=10.0)
+    assert recipe.matching == Stage(epochs=5, lr=1e-3, alpha=1.0, cross_entropy=False, batch_size=8)
+    with pytest.raises(ValueError, match=r"(?s)my\.yaml: not YAML: .*expected a mapping or list of mappings"):
+        load_recipe(written(tmp_path, "student: {<<: 3}"))
 
 
 @pytest.mark.parametrize("override", ["seed=1", "--seed", "--seed.x=1"])
@@ -121,3 +161,11 @@ def test_a_recipe_that_comes_with_the_package_goes_by_its_name(tmp_path, monkeyp
     assert (recipe.stages, recipe.student.epochs, recipe.student.alpha) == (("student", "functionals"), 3, 0.0)
     with pytest.raises(FileNotFoundError):
         load_recipe(Path("fintune"))
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"recipe":')
+    with pytest.raises(ValueError, match=r"run\.json: damaged, no JSON"):
+        read_json(tmp_path / "run.json")
+    (tmp_path / "run.json").write_text('{"a": "ä"}', encoding="utf-8")
+    assert read_json(tmp_path / "run.json") == {"a": "ä"}

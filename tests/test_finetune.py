@@ -239,7 +239,7 @@ def test_what_nothing_can_be_learnt_from_is_refused(base, tmp_path, capsys):
     (tones(tmp_path / "empty") / "zeal").mkdir()
     assert f"{tmp_path / 'empty' / 'zeal'}: no audio files" in refused(tmp_path / "empty")
     (tones(tmp_path / "broken") / "awe" / "3.wav").write_bytes(b"RIFF")
-    assert f"{tmp_path / 'broken' / 'awe' / '3.wav'}: not audio that can be read" in refused(tmp_path / "broken")
+    assert f"{tmp_path / 'broken' / 'awe' / '3.wav'}: not audio that can be decoded" in refused(tmp_path / "broken")
     segments = table(few / "clips.csv", ["awe/0.wav,awe,0,1"], "file,emotion,start,end")
     assert "a part of the file, 0 to 1" in refused(segments)
 

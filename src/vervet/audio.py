@@ -135,12 +135,18 @@ class Recording(NamedTuple):
         As many as its header says; no more are ever decoded.
     decode : callable
         Takes the first frame and the one after the last, and yields mono blocks of what is between, checked.
+    channels : int
+        Before they are mixed down.
+    form : str
+        Of its file, such as "WAV" or "OGG"; empty for an array.
     """
 
     name: str
     sampling_rate: int
     frames: int
     decode: Callable[[int, int], Iterator[np.ndarray]]
+    channels: int
+    form: str
 
     @property
     def duration_s(self) -> float:
@@ -205,7 +211,8 @@ def opened(source: Sound) -> Iterator[Recording]:
                 raise ValueError(
                     f"{name}: was streamed, so its header tells no length; write it again with 'ffmpeg -i OLD NEW'"
                 )
-            yield Recording(name, sampling_rate, frames, partial(_decode, sound, name, frames))
+            decode = partial(_decode, sound, name, frames)
+            yield Recording(name, sampling_rate, frames, decode, sound.channels, sound.format)
 
 
 class Cutter:
@@ -537,7 +544,10 @@ def _array(samples: np.ndarray, sampling_rate: int, name: str) -> Recording:
     waveform = mono(samples, sampling_rate, name)
     if not len(waveform):
         raise ValueError(f"{name}: has no samples; give at least {SHORTEST_S} s")
-    return Recording(name, sampling_rate, len(waveform), lambda first, last: iter([waveform[first:last]]))
+    channels = 1 if np.ndim(samples) == 1 else np.shape(samples)[1]
+    return Recording(
+        name, sampling_rate, len(waveform), lambda first, last: iter([waveform[first:last]]), channels, form=""
+    )
 
 
 def _checked(block: np.ndarray, name: str, first: int, sampling_rate: int) -> np.ndarray:

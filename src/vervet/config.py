@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -230,6 +233,7 @@ class Recipe:
     functionals: Functionals = field(default_factory=Functionals)
 
     def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed must not be negative")
         order = [STAGES.index(stage) for stage in self.stages if stage in STAGES]
         in_order = len(order) == len(self.stages) and order == sorted(set(order)) and len(order) > 0
         _require(in_order, f"stages are some of {', '.join(STAGES)}, in this order, each once")
@@ -287,10 +291,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises
     ------
     ValueError
-        Names the file and the key at fault, and the nearest known key.
+        Names the file or the override, the key at fault, and the nearest known key.
     """
-    import yaml
-
     data = read_yaml(_found(path)) or {}
     if not isinstance(data, dict):
         raise ValueError(f"{path}: a recipe is a mapping of settings, not a {type(data).__name__}")
@@ -298,7 +300,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         key, equals, value = override.removeprefix("--").partition("=")
         if not override.startswith("--") or not equals:
             raise ValueError(f"{override!r}: settings are given as --key=value")
-        _set(data, key.replace("-", "_").split("."), yaml.safe_load(value))
+        _set(data, key.replace("-", "_").split("."), _plain(value, override))
     return merge(Recipe(), data, where=str(path))
 
 
@@ -318,24 +320,53 @@ def read_yaml(path: Path) -> Any:
     Raises
     ------
     ValueError
-        If it is not YAML, or names a key twice, of which YAML would silently take the last.
+        If it is not UTF-8 or not YAML, or names a key twice, of which YAML would silently take the last.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8 ({error})") from error
+    return _plain(text, str(path))
+
+
+def read_json(path: Path) -> Any:
+    """Read plain data from a file that was written whole.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON in UTF-8.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, no JSON ({error}); bring it back, or make it again") from error
+
+
+def _plain(text: str, where: str) -> Any:
+    """The data that YAML text stands for; `where` opens every error message."""
     import yaml
 
     class Strict(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        # as soon as the mapping is read: later, `<<` has put the keys of other mappings beside its own
+        def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
             met = set()
             for key, _ in node.value:
-                name = self.construct_object(key)
-                if name in met:
-                    raise ValueError(f"{path}: key {name!r} stands twice, also in line {key.start_mark.line + 1}")
-                met.add(name)
-            return super().construct_mapping(node, deep)
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    raise ValueError(f"the key in line {line} is a list or a mapping; give a name")
+                if (key.tag, key.value) in met:
+                    raise ValueError(f"key {key.value!r} stands twice, also in line {line}")
+                met.add((key.tag, key.value))
+            return node
 
     try:
-        return yaml.load(path.read_text(), Strict)
+        return yaml.load(text, Strict)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+        raise ValueError(f"{where}: not YAML: {error}") from error
+    except ValueError as error:  # also of values that look like a date and are none
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _found(recipe: Path) -> Path:
@@ -417,11 +448,11 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where}: expected {len(kinds)} values, not {value!r}")
         if args[-1] is Ellipsis:  # one value stands for a list of it, as in --stages=student
             return (_typed(args[0], value, where),)
-    elif hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 1 as an integer and 3e-4, which lacks a point, as text
-            return float(value)
-        except ValueError:
-            pass
-    elif type(value) is hint and value == value:  # a NaN is no setting
+    elif hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        # YAML 1.1 reads 1 as an integer and 3e-4, which lacks a point, as text; NaN and infinity are no settings
+        with suppress(ValueError, OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
+    elif type(value) is hint:
         return value
     raise ValueError(f"{where}: expected {getattr(hint, '__name__', hint)}, not {value!r}")

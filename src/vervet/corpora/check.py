@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from vervet.audio import LFS_POINTER, is_silent
+from vervet.audio import LFS_POINTER, SHORTEST_S, is_silent, opened
 from vervet.corpora import Fault, Release, Utterance, corpus_root, release_of, survey
 from vervet.machine import cores
 
@@ -106,9 +106,9 @@ def check(name: str, root: Path | None = None) -> Report:
     Returns
     -------
     Report
-        Faults: files that are misnamed, repeated, missing, extra, LFS pointers, empty, unreadable, silent, duplicates,
-        contradictory (same audio, different emotion) or altered (wrong rate, or cut to one length). A fault the
-        release itself has is marked `known`. Notes: clipped clips, several channels, lossy coding.
+        Faults: files that are misnamed, repeated, missing, extra, LFS pointers, empty, unreadable, silent, too short,
+        duplicates, contradictory (same audio, different emotion) or altered (wrong rate, or cut to one length). A fault
+        the release itself has is marked `known`. Notes: clipped clips, several channels, lossy coding.
 
     Raises
     ------
@@ -125,6 +125,7 @@ def check(name: str, root: Path | None = None) -> Report:
         *_incomplete(clips, release),
         *_problems(utterances, facts),
         *_silent_faults(clips, heard, release),
+        *_short_faults(clips, heard),
         *_duplicate_faults(clips, heard, release),
         *_rate_faults(clips, heard, release, root),
         *_length_faults(clips, heard, release, root),
@@ -169,7 +170,7 @@ def clean(
     Raises
     ------
     ValueError
-        If a file holds no audio that can be read, or for clips that are to be an error; the message names them all.
+        If `vervet.audio.read` refuses a file, or for clips that are to be an error; the message names them all.
     """
     facts = audio_facts_of(utterances)
     broken = _problems(utterances, facts)
@@ -238,7 +239,8 @@ def audio_facts(path: Path) -> AudioFacts:
     Returns
     -------
     AudioFacts
-        With `problem` and `message` set where the file holds no audio; this function raises nothing for a bad file.
+        With `problem` and `message` set where `vervet.audio.read`, and so training, refuses the file; this function
+        raises nothing for a bad one.
     """
     try:
         if path.stat().st_size == 0:
@@ -247,27 +249,32 @@ def audio_facts(path: Path) -> AudioFacts:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 advice = "fetch the audio with `git lfs pull`, or from the publisher"
                 return AudioFacts(problem="lfs-pointer", message=f"a Git LFS pointer, no audio; {advice}")
-        with soundfile.SoundFile(path) as file:
-            waveform = file.read(dtype="float32", always_2d=True)  # (samples, channels)
-            return _measured(waveform, file.samplerate, file.format)
+        return _measured(path)
+    except ValueError as error:
+        message = str(error).removeprefix(f"{path}: ")
+        kind = "empty" if message.startswith("has a header but no samples") else "unreadable"
+        return AudioFacts(problem=kind, message=message)
     except (OSError, soundfile.LibsndfileError) as error:
         return AudioFacts(problem="unreadable", message=f"not audio that can be read ({_reason(error)}); copy it again")
 
 
-def _measured(waveform: np.ndarray, sampling_rate: int, format: str) -> AudioFacts:
-    if waveform.size == 0:
-        return AudioFacts(problem="empty", message="no samples in it; copy it again")
-    if not np.isfinite(waveform).all():
-        return AudioFacts(problem="unreadable", message="samples that are no numbers (NaN or infinite)")
-    samples, channels = waveform.shape
-    content = hashlib.sha256(f"{sampling_rate} {channels} ".encode() + np.ascontiguousarray(waveform).tobytes())
+def _measured(path: Path) -> AudioFacts:
+    with opened(path) as recording:
+        waveform = np.concatenate(list(recording.decode(0, recording.frames)))
+    samples = waveform[:, None]  # (samples, channels)
+    if recording.channels > 1:  # which were mixed down
+        # not by its name: where that ends in .raw, soundfile asks for a sampling rate, whatever the file is
+        with path.open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+            samples = sound.read(len(waveform), dtype="float32", always_2d=True)
+    content = hashlib.sha256(f"{recording.sampling_rate} {recording.channels} ".encode())
+    content.update(np.ascontiguousarray(samples).reshape(-1).data)
     return AudioFacts(
-        sampling_rate=sampling_rate,
-        samples=samples,
-        channels=channels,
-        format=format,
-        silent=is_silent(waveform.mean(axis=1)),
-        clipped=_samples_in_runs(np.abs(waveform).max(axis=1) >= FULL_SCALE),
+        sampling_rate=recording.sampling_rate,
+        samples=len(waveform),
+        channels=recording.channels,
+        format=recording.form,
+        silent=is_silent(waveform),
+        clipped=_samples_in_runs(np.abs(samples).max(axis=1) >= FULL_SCALE),
         content=content.hexdigest(),
     )
 
@@ -308,6 +315,16 @@ def _silent_faults(clips: Mapping[str, Utterance], heard: Mapping[str, AudioFact
         Fault("silent", str(clips[clip].path), "digital silence", clip in release.silent)
         for clip, fact in heard.items()
         if fact.silent
+    ]
+
+
+def _short_faults(clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts]) -> list[Fault]:
+    """Fault what training takes, padded, and prediction refuses."""
+    advice = f"too short to judge; give at least {SHORTEST_S} s, or leave it out"
+    return [
+        Fault("short", str(clips[clip].path), f"only {fact.duration_s:.3f} s of sound, {advice}")
+        for clip, fact in heard.items()
+        if fact.samples < int(SHORTEST_S * fact.sampling_rate)
     ]
 
 

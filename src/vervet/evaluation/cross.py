@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vervet.batch import Item, predict_many
+from vervet.config import read_json
 from vervet.corpora import CORPORA, OWN, Utterance, corpus_root, kind_of, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
@@ -67,9 +68,9 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         raise ValueError(f"{on}: no such corpus, table or folder; corpora are {', '.join(sorted({*CORPORA} - {*OWN}))}")
     corpus, root = (on, root) if on in CORPORA else (kind_of(Path(on)), Path(on))
     folder = Path(model)
-    run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else None
+    run = read_json(folder / "run.json") if (folder / "run.json").is_file() else None
     predictor = load(model, threads=1)
-    card = predictor.card if run is None else predictor.card | json.loads((folder / "model.json").read_text())
+    card = predictor.card if run is None else predictor.card | read_json(folder / "model.json")
     if corpus in card["corpora"] and corpus not in OWN:  # recordings of a user's own have no name to tell them by
         raise ValueError(f"{model}: was trained on {corpus}; --on takes a corpus that the model has not heard")
     found, removed = clean(load_corpus(corpus, corpus_root(corpus, root)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vervet.config import STAGES, VERSIONS
+from vervet.config import STAGES, VERSIONS, read_json
 from vervet.corpora import OWN
 from vervet.evaluation.calibration import calibration_error, softmax
 from vervet.evaluation.leakage import place, read_split
@@ -55,7 +55,7 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def elsewhere(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """What `vervet.evaluation.cross` has measured of runs and left in their folders; records, as of `evaluate`."""
-    return [json.loads(path.read_text()) for folder in folders for path in sorted(folder.glob("cross-*.json"))]
+    return [read_json(path) for folder in folders for path in sorted(folder.glob("cross-*.json"))]
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ def read_tested(folder: Path) -> list[Tested]:
     path = folder / "run.json"
     if not path.exists():
         raise ValueError(f"{folder}: holds no run.json; it is not a run folder; any model can be tested with --on")
-    run = json.loads(path.read_text())
+    run = read_json(path)
     found = []
     for stage in STAGES:
         predictions = folder / stage / "predictions.csv"
         if predictions.exists():
             rows = _read_table(predictions)
-            card = json.loads((folder / stage / "model.json").read_text())
+            card = read_json(folder / stage / "model.json")
             told = folder / stage / "enrolled.csv"
             tested = Tested(stage, card, rows, _record(run, card, rows), _read_table(told) if told.exists() else [])
             if tested.enrolled:
@@ -405,7 +405,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
     for stage in STAGES:
         log = folder / stage / "log.csv"
         if (folder / stage / "predictions.csv").exists() and log.exists():
-            chosen = json.loads((folder / stage / "model.json").read_text())["epoch"]
+            chosen = read_json(folder / stage / "model.json")["epoch"]
             with log.open(newline="") as file:
                 for text in csv.DictReader(file):
                     row = {key: float(value) for key, value in text.items()}

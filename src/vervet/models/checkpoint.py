@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from vervet.config import Vit, merge
+from vervet.config import Vit, merge, read_json
 from vervet.models.vit import VisionTransformer
 
 HUB_KEYS = ("model_type", "architectures", "id2label", "label2id")  # of a config.json; the others are those of a card
@@ -101,7 +101,7 @@ def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
     path = next((folder / name for name in ("model.json", "config.json") if (folder / name).exists()), None)
     if path is None:
         raise ValueError(f"{folder}: holds no model.json; is it a finished run?")
-    card = json.loads(path.read_text(encoding="utf-8"))
+    card = read_json(path)
     if path.name == "config.json":
         card = _from_hub(card, path)
     model = VisionTransformer(merge(Vit(), card["vit"], str(path)), len(card["labels"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vervet.config import Recipe, check_enrolment, load_recipe
+from vervet.config import Recipe, check_enrolment, load_recipe, read_json
 from vervet.corpora import Utterance, kind_of, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
@@ -156,7 +155,7 @@ def _open(out: Path, identity: dict[str, Any]) -> None:
     """Write what the folder is bound to, or check that it is what the folder already says."""
     path = out / RECORD
     if path.exists():
-        if found := differences(json.loads(path.read_text()), identity):
+        if found := differences(read_json(path), identity):
             raise ValueError(
                 f"{out} holds another fine-tuning, which differs in {'; '.join(found)}. Choose another --out"
             )
@@ -221,7 +220,7 @@ def _publish(out: Path, folds: Sequence[Path], final: Path) -> list[dict[str, An
     figure = confusion_figure(scores, labels, f"Fine-tuned, {len(folds)} fold(s) pooled", record["protocol"])
     figure.savefig(out / "figures" / "confusion.png", dpi=120)
     if not (out / "model.onnx").exists():
-        card = json.loads((final / "model.json").read_text())
+        card = read_json(final / "model.json")
         told = ("protocol", "folds", "n_test", "wa", "uar", "uar_interval", "interval_over")
         estimate = {key: record[key] for key in told if key in record}
         if "temperature" not in card:

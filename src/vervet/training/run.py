@@ -19,7 +19,7 @@ import yaml
 from accelerate import Accelerator
 
 import vervet
-from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge
+from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge, read_json
 from vervet.corpora import corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
@@ -169,7 +169,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 def read_record(folder: Path) -> dict[str, Any]:
     """What `run.json` says; settings that did not exist when it was written have their defaults."""
     path = folder / "run.json"
-    record = json.loads(path.read_text())
+    record = read_json(path)
     return record | {"settings": settings_of(merge(Recipe(), record["settings"], str(path)))}
 
 
@@ -233,7 +233,7 @@ def differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "")
 def _calibrate(workshop: Workshop, stage: str) -> None:
     """Choose temperature and threshold of a stage's network, on validation clips as they were recorded."""
     folder = workshop.folder / stage
-    card = json.loads((folder / "model.json").read_text())
+    card = read_json(folder / "model.json")
     samples = [sample for sample in workshop.split.validation if sample.version == "original"]
     if "temperature" in card or not samples:
         return
@@ -263,7 +263,7 @@ def _logits(
 def _test(workshop: Workshop, stage: str) -> None:
     """Read the test side once, with the finished network of a stage."""
     samples = workshop.split.test
-    temperature = json.loads((workshop.folder / stage / "model.json").read_text()).get("temperature", 1.0)
+    temperature = read_json(workshop.folder / stage / "model.json").get("temperature", 1.0)
     probabilities = softmax(_logits(workshop, stage, samples)[0] / temperature)
     rows = [
         _prediction(sample, workshop.labels, row) for sample, row in zip(samples, probabilities.tolist(), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vervet.config import read_json
 from vervet.evaluation.run import Tested, history, pool, read_tested
 
 SAME = ("corpus", "protocol", "network", "recipe", "seed", "labels")  # in all folds of one experiment
@@ -98,7 +98,7 @@ class Experiment:
     def robustness(self) -> list[dict[str, Any]]:
         """The rows of robustness.json; none where it was not measured, or on other recordings than these."""
         path = self.home / "robustness.json"
-        rows = json.loads(path.read_text()) if path.is_file() else []
+        rows = read_json(path) if path.is_file() else []
         clips = sum(row["version"] == "original" for row in self.last.rows)
         return rows if rows and rows[0]["n"] == clips else []
 
@@ -150,4 +150,4 @@ def _folds(folder: Path) -> list[Path]:
 
 
 def _read(folders: Sequence[Path], name: str) -> tuple[dict[str, Any], ...]:
-    return tuple(json.loads((folder / name).read_text()) for folder in folders)
+    return tuple(read_json(folder / name) for folder in folders)
