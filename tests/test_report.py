@@ -311,6 +311,12 @@ def test_an_image_of_other_columns_needs_other_patches_and_is_not_about_those():
     assert [text.get_text() for text in panel.get_yticklabels()] == ["student: width 256, patch [128,2]"]
 
 
+def test_a_student_of_another_teacher_is_told_from_another_student():
+    found = [record(recipe="small"), record(recipe="small --teacher_network.depth=12 --teacher_network.heads=8")]
+    (panel,) = ablation_figure(ablations(found), "deep").axes
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["student: teacher's depth 12, heads 8"]
+
+
 def test_what_goes_on_from_another_model_with_other_settings_is_no_ablation():
     found = [record(recipe="small", fold="all"), record(recipe="small --epochs=2 from emodb", fold="all", folds=[0, 1])]
     assert ablations(found) == []

@@ -303,7 +303,7 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
         axes.set_xlabel("change of WA, points")
         _plain(axes)
     names = [
-        f"{network}: {_listed(telling)}" + (f" (with {_listed(kept)})" if kept else "")
+        f"{network}: {_listed(telling, network)}" + (f" (with {_listed(kept, network)})" if kept else "")
         for _, network, _, telling, kept in rows
     ]
     panels[0].set_yticks(range(len(rows)), names)
@@ -316,10 +316,12 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     return figure
 
 
-def _listed(settings: Sequence[str]) -> str:
-    """Settings without the parts of the recipe that they belong to."""
+def _listed(settings: Sequence[str], network: str) -> str:
+    """Settings without the parts of the recipe that they belong to; but a student's may be its teacher's."""
     pairs = (setting.partition("=") for setting in settings)
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in pairs)
+    listed = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in pairs)
+    lent = network.startswith("student") and all(setting.startswith("teacher_network.") for setting in settings)
+    return f"teacher's {listed}" if lent else listed
 
 
 def robustness_figure(rows: Sequence[Mapping[str, Any]], title: str, protocol: str) -> Figure:
