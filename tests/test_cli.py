@@ -65,3 +65,14 @@ def test_evaluate_pools_folds(tmp_path, tiny_recipe, tiny_corpus, capsys):
     assert len(json.loads((tmp_path / "results.json").read_text())) == 3
     assert main(["evaluate", runs[0], runs[0]]) == 1
     assert "fold given twice among [0, 0]" in capsys.readouterr().err
+
+
+def test_a_machine_without_a_home_needs_a_place_for_images(monkeypatch, tiny_recipe, tiny_corpus, tmp_path, capsys):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    words = ["train", str(tiny_recipe), "--corpus", "table", "--root", str(tiny_corpus), "--protocol", "clip"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 1
+    assert "name a folder with --cache" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -370,7 +370,7 @@ def _train(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe, args.settings)
     if not args.fold.isdecimal():
         return _train_folds(args, recipe)
-    cache = args.cache or Path.home() / ".cache" / "vervet"
+    cache = args.cache or _own_cache()
     command = ["vervet", *args.words]
     name, fold = recipe_name(args.recipe, args.settings), int(args.fold)
     run = train(
@@ -385,6 +385,13 @@ def _train(args: argparse.Namespace) -> int:
         if args.protocol != "all":  # which tests nothing
             print(summary(present(run)))
     return 0
+
+
+def _own_cache() -> Path:
+    try:
+        return Path.home() / ".cache" / "vervet"
+    except RuntimeError:
+        raise ValueError("there is no home folder to keep images in; name a folder with --cache") from None
 
 
 def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
