@@ -655,6 +655,14 @@ def test_a_run_names_the_commit_or_the_release_that_made_it(tmp_path, monkeypatc
     assert commit() == f"v{vervet.__version__}"
 
 
+def test_all_folds_of_a_protocol_that_tests_nothing(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    words = ["train", str(tiny_recipe), "--corpus", "table", "--root", str(tiny_corpus), "--protocol", "all"]
+    more = ["--stages=teacher", "--teacher.epochs=1", "--cache", str(tmp_path / "cache"), "--cpu", "--no-export"]
+    assert main([*words, "--fold", "all", *more, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "run" / "fold-0" / "model.json").exists()
+
+
 def test_what_is_missing_is_told_from_what_is_filed(tiny_recipe, tmp_path):
     study, runs = tmp_path / "study.yaml", tmp_path / "runs"
     study.write_text(

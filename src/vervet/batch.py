@@ -6,7 +6,6 @@ their answers leave in the order in which they were listed. A recording that is 
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
 import os
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vervet.corpora import AUDIO_SUFFIXES
+from vervet.corpora.table import csv_rows
 from vervet.emotions import canonical
 from vervet.predict import Prediction, Predictor, Spread
 
@@ -239,17 +239,11 @@ def _lines(table: str) -> Generator[list[str]]:
     if table.casefold().endswith(".parquet"):
         yield from _parquet(table)
         return
-    line = 1
     try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)  # else a quote that is never closed takes in all rows below it
-            for row in rows:
-                yield row
-                line = rows.line_num + 1
+        with closing(csv_rows(table)) as rows:
+            yield from (row for _, row in rows)
     except UnicodeDecodeError as error:
         raise ValueError(f"{table}: not a CSV table in UTF-8 ({error}); save it as one") from error
-    except csv.Error as error:
-        raise ValueError(f"{table}: the row of line {line} is not CSV ({error}); is a quote not closed?") from error
 
 
 def _parquet(table: str) -> Generator[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from pathlib import Path
 
 from vervet.corpora import Fault, Utterance
@@ -77,30 +77,50 @@ def read_rows(
     """
     if table.is_dir():
         raise ValueError(f"{table}: a folder; give the CSV file with the columns {', '.join(required)}")
-    count, line = 0, 1
+    count, rows = 0, csv_rows(table)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)  # else a quote that is never closed takes in all rows below it
-            reader.fieldnames = columns = [column.strip() for column in reader.fieldnames or []]
-            missing = [column for column in required if column not in columns]
-            if missing:
-                has = ", ".join(columns) or "nothing"
-                raise ValueError(f"{table}: no column {' and no column '.join(missing)}; the first line has {has}")
-            for count, row in enumerate(reader, 1):  # noqa: B007
-                if more := row.get(None):
-                    many = len(columns) + len(more)
-                    raise ValueError(
-                        f"{table}: line {reader.line_num}: {many} values under {len(columns)} columns; "
-                        "quote those that hold a comma"
-                    )
-                yield reader.line_num, {column: (row.get(column) or "").strip() for column in (*required, *optional)}
-                line = reader.line_num + 1
+        _, header = next(rows, (1, []))
+        columns = [column.strip() for column in header]
+        missing = [column for column in required if column not in columns]
+        if missing:
+            has = ", ".join(columns) or "nothing"
+            raise ValueError(f"{table}: no column {' and no column '.join(missing)}; the first line has {has}")
+        for line, values in rows:
+            if not values:  # a blank line
+                continue
+            if len(values) > len(columns):
+                raise ValueError(
+                    f"{table}: line {line}: {len(values)} values under {len(columns)} columns; "
+                    "quote those that hold a comma"
+                )
+            count += 1
+            row = dict(zip(columns, values, strict=False))
+            yield line, {column: row.get(column, "").strip() for column in (*required, *optional)}
     except UnicodeDecodeError as error:
         raise ValueError(f"{table}: not a CSV file in UTF-8 ({error})") from None
-    except csv.Error as error:
-        raise ValueError(f"{table}: the row of line {line} is not CSV ({error}); is a quote not closed?") from None
     if count == 0:
         raise ValueError(f"{table}: no rows below the first line")
+
+
+def csv_rows(table: str | Path) -> Generator[tuple[int, list[str]]]:
+    """Read a CSV file row by row, the header first, each with the line in which it ends.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If it is no text in UTF-8.
+    ValueError
+        If a row is not CSV; the message names its first line.
+    """
+    line = 1
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)  # else a quote that is never closed takes in all rows below it
+            for row in rows:
+                yield rows.line_num, row
+                line = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{table}: the row of line {line} is not CSV ({error}); is a quote not closed?") from error
 
 
 def known(value: str, names: Mapping[str, str], column: str) -> str:

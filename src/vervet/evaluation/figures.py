@@ -232,9 +232,8 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
             told = [count for count in counts if count in row]
             values = np.array([100 * row[count][0] for count in told])
             cycle, place = divmod(names.index(row["name"]), len(BARS))
-            look = {"color": BARS[place], "marker": "os^D"[cycle % 4], "label": row["name"]}
-            if row["name"] in named:
-                look.pop("label")
+            name = None if row["name"] in named else row["name"]
+            look = {"color": BARS[place], "marker": "os^D"[cycle % 4], "label": name}
             named.add(row["name"])
             if row["dashed"]:  # its interval stands in the table: two sets of bars could not be told apart
                 axes.plot([counts.index(count) for count in told], values, "--", markersize=3.5, linewidth=1.1, **look)

@@ -264,7 +264,7 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
     new = list(records)
     _validate_all(new, "new records")
     old = load(results_path) if results_path.exists() else []
-    by_key = {_key(record): record for record in old + new}
+    by_key = {key_of(record): record for record in old + new}
     merged = sorted((record for record in by_key.values() if not _repeats(record, by_key)), key=_order)
     results_path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(results_path, _json(merged))
@@ -279,12 +279,13 @@ def _validate_all(records: Sequence[Record], where: str) -> None:
             raise ValueError(f"{where}: record {number}: {error}") from None
 
 
-def _key(record: Record) -> tuple:
+def key_of(record: Mapping[str, Any]) -> tuple:
+    """Corpus, protocol, network, recipe, seed and fold, which no two records share."""
     return tuple(record[key] for key in ("corpus", "protocol", "network", "recipe", "seed", "fold"))
 
 
 def _order(record: Record) -> tuple:
-    *names, seed, fold = _key(record)
+    *names, seed, fold = key_of(record)
     return (*names, seed, fold == "all", 0 if fold == "all" else fold)  # the pooled one after its folds
 
 
@@ -292,7 +293,7 @@ def _repeats(record: Record, by_key: Mapping[tuple, Record]) -> bool:
     """Whether this is a matched student in which only settings of a later stage differ from one that is filed."""
     name, *changed = record["recipe"].split(" --")
     later = record["network"] == "student-matched" and {setting.split(".")[0] for setting in changed} == {"student"}
-    return later and _key(record | {"recipe": name}) in by_key
+    return later and key_of(record | {"recipe": name}) in by_key
 
 
 def _json(records: Sequence[Record]) -> str:
@@ -341,7 +342,7 @@ def summarise(records: Sequence[Record]) -> list[Record]:
     """
     seeds: dict[tuple, list[Record]] = {}
     for record in sorted(records, key=_order):
-        seeds.setdefault(_key(record)[:-1], []).append(record)
+        seeds.setdefault(key_of(record)[:-1], []).append(record)
     groups: dict[tuple, list[Record]] = {}
     for key, members in seeds.items():
         whole = _pool(members)
@@ -382,7 +383,7 @@ def _pool(members: Sequence[Record]) -> Record:
             if set(measured) <= set(folds):
                 return record | {"folds": folds, "commands": [one["command"] for one in (*single, record)]}
     if len({tuple(record["labels"]) for record in single}) > 1:
-        raise ValueError(f"the folds of {', '.join(map(str, _key(single[0])[:-1]))} have different labels")
+        raise ValueError(f"the folds of {', '.join(map(str, key_of(single[0])[:-1]))} have different labels")
     if len(single) == 1:
         return single[0] | {"folds": measured, "commands": [single[0]["command"]]}
     scores = pooled([record["confusion"] for record in single], single[0]["labels"])
@@ -689,7 +690,7 @@ def _enrolled_groups(records: Sequence[Record]) -> list[list[Record]]:
     groups: dict[tuple, list[Record]] = {}
     for one in sorted(records, key=_order):
         if one["fold"] == "all" and not one["leaky"] and "enrolled" in one:
-            groups.setdefault((*_key(one)[:4], len(one.get("folds", ()))), []).append(one)
+            groups.setdefault((*key_of(one)[:4], len(one.get("folds", ()))), []).append(one)
     return list(groups.values())
 
 

@@ -86,6 +86,11 @@ def load_base(model: str | Path | None = None) -> Base:
     return Base(name, *read_exported(content, name))
 
 
+def starting(corpora: Sequence[str], whole: bool) -> str:
+    """What the name of a recipe goes on with where it starts from a model of these corpora, `whole` as of `Base`."""
+    return f" from {'all of ' if whole else ''}{'+'.join(corpora)}"
+
+
 def start_from(recipe: Recipe, base: Base) -> Recipe:
     """Give a recipe the front end and the network of its base.
 

@@ -32,7 +32,7 @@ from vervet.models.checkpoint import load_network, write_atomically, write_json
 from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import predict, usable
 from vervet.training.pool import make_pool
-from vervet.training.pretrained import check_unheard, load_base, start_from
+from vervet.training.pretrained import check_unheard, load_base, start_from, starting
 from vervet.training.stages import Workshop, is_done, run_stages
 
 FIRST_FILES = ("split.csv", "audit.json", "recipe.yaml", "run.json")
@@ -115,7 +115,7 @@ def train(
     labels = in_order(utterance.emotion for utterance in utterances)
     if base:
         check_unheard(base, utterances, sides)
-        recipe_name += f" from {'all of ' if base.whole else ''}{'+'.join(base.card['corpora'])}"
+        recipe_name += starting(base.card["corpora"], base.whole)
     identity = {
         "recipe": recipe_name,
         "settings": settings_of(recipe),

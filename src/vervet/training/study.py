@@ -14,8 +14,10 @@ from tqdm import tqdm
 from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import split
+from vervet.evaluation.report import key_of
+from vervet.evaluation.run import network_of
 from vervet.machine import cores
-from vervet.training.pretrained import load_base, start_from
+from vervet.training.pretrained import load_base, start_from, starting
 from vervet.training.run import read_record, settings_of
 
 
@@ -175,8 +177,7 @@ def unfiled(jobs: Sequence[Job], filed: Sequence[Mapping[str, Any]]) -> list[Job
         In the same order, those that test something and whose last network is not filed: all folds of a seed as soon
         as one is not, since its scores are those of all its folds together.
     """
-    keys = ("corpus", "protocol", "network", "recipe", "seed", "fold")
-    known = {tuple(record[key] for key in keys) for record in filed}
+    known = {key_of(record) for record in filed}
     by_folder = {job.folder: job for job in jobs}
     seeds = {job.folder.parent for job in jobs if job.tests and _filed_as(job, by_folder) not in known}
     return [job for job in jobs if job.folder.parent in seeds]
@@ -195,15 +196,15 @@ def with_lenders(wanted: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
 
 
 def _filed_as(job: Job, by_folder: Mapping[Path, Job]) -> tuple:
-    """Corpus, protocol, network, recipe, seed and fold of the record of its last network."""
+    """The key of the record of its last network, see `key_of`."""
     fold = job.words.index("--fold")
     name = recipe_name(Path(job.words[0]), job.words[job.words.index("--protocol") + 2 : fold])
     if job.init:
         heard, whole = _heard(job, by_folder)
-        name += f" from {'all of ' if whole else ''}{'+'.join(sorted(heard))}"
-    network = {"teacher": "teacher", "matching": "student-matched", "functionals": "student+functionals"}
+        name += starting(sorted(heard), whole)
     stage = job.recipe.stages[-1]
-    return job.corpus, job.protocol, network.get(stage, "student"), name, job.recipe.seed, int(job.words[fold + 1])
+    network = network_of({"network": "teacher" if stage == "teacher" else "student", "stage": stage})
+    return job.corpus, job.protocol, network, name, job.recipe.seed, int(job.words[fold + 1])
 
 
 def _heard(job: Job, by_folder: Mapping[Path, Job]) -> tuple[set[str], bool]:
