@@ -18,7 +18,8 @@ from test_export import CARD, waveforms
 import vervet
 from vervet.cli import main
 from vervet.config import NETWORKS
-from vervet.evaluation.report import validate, write
+from vervet.evaluation.records import validate
+from vervet.evaluation.report import write
 from vervet.evaluation.run import elsewhere, evaluate
 from vervet.export import export
 from vervet.models.checkpoint import save_network, write_json

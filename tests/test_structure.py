@@ -10,8 +10,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "vervet"
 NO_TORCH = ("audio", "corpora", "emotions", "predict", "batch", "output", "store", "stream", "picture", "cli",
             "serve.static",
-            "evaluation.metrics", "evaluation.protocols", "evaluation.leakage", "evaluation.report", "evaluation.run",
-            "evaluation.figures", "evaluation.ablation", "evaluation.cross", "bench.run", "bench.contenders",
+            "evaluation.metrics", "evaluation.protocols", "evaluation.leakage", "evaluation.records",
+            "evaluation.report", "evaluation.run", "evaluation.figures", "evaluation.ablation",
+            "evaluation.cross", "bench.run", "bench.contenders",
             "bench.worker", "embedding", "hub", "machine", "serve.server")  # fmt: skip
 # Each room, and the rooms whose code it may use.
 MAY_USE = {

@@ -20,7 +20,7 @@ from vervet.cli import main
 from vervet.config import NETWORKS, Augment, FrontEnd, Online, Recipe, Stage, Vit
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import Sample
-from vervet.evaluation.report import validate
+from vervet.evaluation.records import validate
 from vervet.evaluation.run import evaluate
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer

@@ -323,7 +323,8 @@ def _bench(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     if any(path.is_dir() for path in args.paths):
         return _report_html(args)
-    from vervet.evaluation.report import add, write
+    from vervet.evaluation.records import add
+    from vervet.evaluation.report import write
 
     if len(args.paths) > 1 or args.out or args.root or args.audio is not None:
         raise ValueError(f"{args.paths[0]}: no run folder; --out, --root and --audio are for reports on runs")
@@ -429,7 +430,8 @@ def _finetune(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
-    from vervet.evaluation.report import add, load, write
+    from vervet.evaluation.records import add, load
+    from vervet.evaluation.report import write
     from vervet.evaluation.run import elsewhere, evaluate
     from vervet.training.study import read_study, run_jobs, unfiled, with_lenders
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vervet.evaluation.metrics import Scores, mean_spread, pooled
-
-Record = dict[str, Any]
+from vervet.evaluation.records import Record
 
 # What a setting that was changed is about, in the order in which the page asks. A recipe's part stands before the dot.
 QUESTIONS = {

@@ -6,11 +6,11 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from vervet.evaluation.metrics import Scores, pooled
+from vervet.evaluation.records import Record
 
-Record = dict[str, Any]
 Verdict = Literal["holds", "the opposite holds", "within chance"]
 Side = tuple[str, str]  # network, recipe
 

@@ -24,7 +24,7 @@ from vervet.corpora import CORPORA, OWN, Utterance, corpus_root, kind_of, load_c
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
 from vervet.evaluation.enrolled import COUNTS, others
-from vervet.evaluation.report import replace_text
+from vervet.evaluation.records import replace_text
 from vervet.evaluation.run import enrolled_scores, network_of, scored_answers
 from vervet.machine import cores
 from vervet.predict import Prediction, Predictor, load

@@ -1,11 +1,9 @@
-"""The results: records of measured runs, checked and kept in one JSON file, and the Markdown page made from them."""
+"""The Markdown page of results, and its pictures, made from the records."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,20 @@ import numpy as np
 from vervet.config import VERSIONS
 from vervet.evaluation.ablation import Ablation, ablations, is_ablation
 from vervet.evaluation.claims import CLAIMS, ERRORS, Claim, Evidence, Verdict, between, evidence
-from vervet.evaluation.metrics import from_confusion, mean_spread, pooled
+from vervet.evaluation.metrics import mean_spread
+from vervet.evaluation.records import (
+    CORPORA,
+    NETWORKS,
+    Record,
+    all_folds,
+    key_of,
+    load,
+    order,
+    replace_text,
+    summarise,
+)
 
-Record = dict[str, Any]
-
-CORPORA = {"emodb": "EmoDB", "savee": "SAVEE", "cremad": "CREMA-D"}
-NETWORKS = ("teacher", "teacher-large", "student")
-# How many folds each protocol has; those of `speaker` are speakers, or CREMA-D's blocks of actors.
-FOLDS = {"paper": 5, "clip": 5, "sentence": 5}
-SPEAKER_FOLDS = {"emodb": 10, "savee": 4, "cremad": 5}
+OLDER = "-1429"  # ends the name of networks whose second head read 1,429 functionals, before it heard pitch
 
 # Kim & Lee: corpus, WA of the teacher and of the student, and the WA that their figure of the confusion matrix gives.
 PUBLISHED_SOURCE = "Kim & Lee, IEEE Access 2024, doi:10.1109/ACCESS.2024.3447770"
@@ -65,348 +68,6 @@ REFERENCES = (
     (f"SAVEE, {_LOSO}", "SVM (rbf) on openSMILE eGeMAPS", "", "", "32.0", "34.2", _SVM_SOURCE),
     ("SAVEE, random 10 folds by clip", "TIM-Net, 0.4 MB", "", "", "77.26", "79.36", _TIMNET),
 )  # fmt: skip
-
-
-# --- records -----------------------------------------------------------------------------------------------------
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and value.strip() != ""
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _fraction(value: Any) -> bool:
-    return _number(value) and 0 <= value <= 1
-
-
-def _interval(value: Any) -> bool:
-    pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(_fraction, value))
-    return value is None or (pair and value[0] <= value[1])
-
-
-def _labels(value: Any) -> bool:
-    return isinstance(value, list) and len(value) >= 2 and all(map(_text, value)) and len(set(value)) == len(value)
-
-
-def _matrix(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(row, list) and all(map(_count, row)) for row in value)
-
-
-def _versions(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(found, dict) and found.keys() == {"wa", "n"} and _fraction(found["wa"]) and _count(found["n"])
-        for found in value.values()
-    )
-
-
-def _folds(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(map(_count, value)) and len(set(value)) == len(value)
-
-
-def _left_out(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_count, value.values()))
-
-
-def _enrolled(value: Any) -> bool:
-    keys = {"wa": _fraction, "uar": _fraction, "macro_f1": _fraction, "confusion": _matrix, "n_test": _count}
-    keys |= {"wa_interval": _interval, "uar_interval": _interval}
-    return isinstance(value, dict) and all(
-        count.isdigit() and found.keys() == keys.keys() and all(holds(found[key]) for key, holds in keys.items())
-        for count, found in value.items()
-    )
-
-
-# What each key of a record holds, and how to tell.
-_SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "corpus": ("a name", _text),
-    "protocol": ("a name", _text),
-    "leaky": ("true or false", lambda value: isinstance(value, bool)),
-    "network": ("a name", _text),
-    "recipe": ("a name", _text),
-    "seed": ("a whole number, 0 or more", _count),
-    "fold": ('a whole number, 0 or more, or "all"', lambda value: value == "all" or _count(value)),
-    "wa": ("a fraction of 1", _fraction),
-    "uar": ("a fraction of 1", _fraction),
-    "macro_f1": ("a fraction of 1", _fraction),
-    "wa_interval": ("[low, high], fractions of 1, or null", _interval),
-    "uar_interval": ("[low, high], fractions of 1, or null", _interval),
-    "confusion": ("rows of whole counts", _matrix),
-    "labels": ("two or more names, each once", _labels),
-    "n_test": ("a whole number, 0 or more", _count),
-    "epochs": ("a whole number, 0 or more", _count),
-    "split_hash": ("a name", _text),
-    "commit": ("a name", _text),
-    "machine": ("a name", _text),
-    "minutes": ("a number, 0 or more", lambda value: _number(value) and 0 <= value < float("inf")),
-    "command": ("a command line", _text),
-    "folds": ("different whole numbers, 0 or more", _folds),
-    "kept_epoch": ("a whole number, 0 or more", _count),
-    "by_speaker": ("an object", lambda value: isinstance(value, dict)),
-    "by_version": ("an object with wa and n of each version", _versions),
-    "calibration": ("an object", lambda value: isinstance(value, dict)),
-    "enrolled": ("an object with scores for each number of clips", _enrolled),
-    "predicting": ("an object", lambda value: isinstance(value, dict)),
-    "left_out": ("an object with a whole number for each kind of clip", _left_out),
-}
-OLDER = "-1429"  # ends the name of networks whose second head read 1,429 functionals, before it heard pitch
-_OPTIONAL = {"folds", "kept_epoch", "by_speaker", "by_version", "calibration", "enrolled", "left_out", "predicting"}
-
-
-def validate(record: Record) -> None:
-    """Check one record of results.json.
-
-    Parameters
-    ----------
-    record : dict
-        corpus, protocol, network, recipe (str), leaky (bool: true for protocol `paper` and no other), seed (int), fold
-        (int, or "all" for the pooled predictions of all folds), wa, uar, macro_f1 (fractions of 1), wa_interval,
-        uar_interval ([low, high] by speaker, or null), labels, confusion (rows true, in the order of labels), n_test,
-        epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones;
-        with another, `kept_epoch`, counted from 0. `by_speaker` may hold each test speaker's scores, `by_version` WA
-        and n of each version of the clips under `paper`, `calibration` what confidences are worth: ece_before, ece,
-        answered and wa_answered, fractions of 1. `enrolled` may hold wa, uar, macro_f1, their intervals, confusion and
-        n_test by the number of other clips of the speaker that the network was told of. Of a row `from` another corpus,
-        `left_out` may hold how many clips were not asked about, by emotion or reason, `predicting` what
-        `vervet.evaluation.cross` says of answers among all emotions that the model knows, not only the corpus's.
-
-    Raises
-    ------
-    ValueError
-        Names the key that is missing, unknown or at fault, or the two that contradict one another.
-    """
-    if not isinstance(record, dict):
-        raise ValueError(f"a record is an object with keys, not {record!r}")
-    if missing := sorted(_SCHEMA.keys() - _OPTIONAL - record.keys()):
-        raise ValueError(f"missing key: {', '.join(missing)}")
-    if unknown := sorted(record.keys() - _SCHEMA.keys()):
-        raise ValueError(f"unknown key: {', '.join(unknown)}; known are {', '.join(_SCHEMA)}")
-    for key, value in record.items():
-        meaning, holds = _SCHEMA[key]
-        if not holds(value):
-            raise ValueError(f"{key} must be {meaning}, not {value!r}")
-    _check_consistent(record)
-
-
-def _check_consistent(record: Record) -> None:
-    if record["leaky"] != (record["protocol"] == "paper"):
-        raise ValueError(f"leaky is {record['leaky']} under protocol {record['protocol']!r}; `paper` alone is leaky")
-    if "folds" in record and record["fold"] != "all":
-        raise ValueError(f'folds belongs to fold "all", not to fold {record["fold"]}')
-    scores = from_confusion(record["confusion"], record["labels"])
-    if scores.n != record["n_test"]:
-        raise ValueError(f"confusion sums to {scores.n}, n_test is {record['n_test']}")
-    for key in ("wa", "uar", "macro_f1"):
-        if abs(record[key] - getattr(scores, key)) > 1e-4:  # room for a rounded score
-            raise ValueError(f"{key} is {record[key]}, its confusion matrix gives {getattr(scores, key):.6f}")
-
-
-def load(path: Path) -> list[Record]:
-    """Read and check results.json.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    list of dict
-        Its records, see `validate`.
-
-    Raises
-    ------
-    ValueError
-        When the file is no JSON list, or a record is at fault; names file and record.
-    OSError
-        When the file cannot be read.
-    """
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is not JSON: {error}") from None
-    if not isinstance(records, list):
-        raise ValueError(f"{path}: is not a list of records")
-    _validate_all(records, str(path))
-    return records
-
-
-def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
-    """Merge records into results.json.
-
-    A record replaces that of the same corpus, protocol, network, recipe, seed and fold. A matched student of a recipe
-    in which only settings of the stage `student` were changed is that of the unchanged recipe, and not filed beside it.
-    The file appears whole or not at all; two programs should not add at the same time.
-
-    Parameters
-    ----------
-    results_path : Path
-        The file; made, with its folder, where it does not exist.
-    records : iterable of dict
-        See `validate`. Of two with the same key the later one stays.
-
-    Returns
-    -------
-    list of dict
-        All records now in the file, sorted.
-
-    Raises
-    ------
-    ValueError
-        When a record, new or old, is at fault; then the file is left as it was.
-    """
-    new = list(records)
-    _validate_all(new, "new records")
-    old = load(results_path) if results_path.exists() else []
-    by_key = {key_of(record): record for record in old + new}
-    merged = sorted((record for record in by_key.values() if not _repeats(record, by_key)), key=_order)
-    results_path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(results_path, _json(merged))
-    return merged
-
-
-def _validate_all(records: Sequence[Record], where: str) -> None:
-    for number, record in enumerate(records):
-        try:
-            validate(record)
-        except ValueError as error:
-            raise ValueError(f"{where}: record {number}: {error}") from None
-
-
-def key_of(record: Mapping[str, Any]) -> tuple:
-    """Corpus, protocol, network, recipe, seed and fold, which no two records share."""
-    return tuple(record[key] for key in ("corpus", "protocol", "network", "recipe", "seed", "fold"))
-
-
-def _order(record: Record) -> tuple:
-    *names, seed, fold = key_of(record)
-    return (*names, seed, fold == "all", 0 if fold == "all" else fold)  # the pooled one after its folds
-
-
-def _repeats(record: Record, by_key: Mapping[tuple, Record]) -> bool:
-    """Whether this is a matched student in which only settings of a later stage differ from one that is filed."""
-    name, *changed = record["recipe"].split(" --")
-    later = record["network"] == "student-matched" and {setting.split(".")[0] for setting in changed} == {"student"}
-    return later and key_of(record | {"recipe": name}) in by_key
-
-
-def _json(records: Sequence[Record]) -> str:
-    """One key per line, a matrix on one line: readable, and a changed score is one changed line."""
-    blocks = []
-    for record in records:
-        ordered = [key for key in _SCHEMA if key in record]
-        lines = [f"  {json.dumps(key)}: {json.dumps(record[key], ensure_ascii=False)}" for key in ordered]
-        blocks.append(" {\n" + ",\n".join(lines) + "\n }")
-    return "[\n" + ",\n".join(blocks) + "\n]\n"
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Give a file this text in UTF-8, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-# --- rows: one per corpus, protocol, network, recipe and set of folds, over seeds ----------------------------------
-
-
-def summarise(records: Sequence[Record]) -> list[Record]:
-    """Bring the records of one experiment together, over folds and seeds.
-
-    Parameters
-    ----------
-    records : sequence of dict
-        See `validate`.
-
-    Returns
-    -------
-    list of dict
-        One per corpus, protocol, network, recipe and set of folds, with these and leaky, seeds (list), n_test,
-        wa, uar, macro_f1 (mean and spread over seeds), wa_interval, uar_interval (means of the seeds' limits, or None)
-        and commands. Scores of a seed are those of all its folds pooled: its record of fold "all", or where that is
-        missing or has fewer folds, the sum of its folds' confusion matrices.
-
-    Raises
-    ------
-    ValueError
-        When the folds of one experiment have different labels.
-    """
-    seeds: dict[tuple, list[Record]] = {}
-    for record in sorted(records, key=_order):
-        seeds.setdefault(key_of(record)[:-1], []).append(record)
-    groups: dict[tuple, list[Record]] = {}
-    for key, members in seeds.items():
-        whole = _pool(members)
-        groups.setdefault((*key[:-1], whole["folds"]), []).append(whole)
-    return [_row(members) for _, members in sorted(groups.items(), key=lambda item: _row_order(item[0]))]
-
-
-def _row_order(key: tuple) -> tuple:
-    corpus, protocol, network, recipe, folds = key
-    known = [*CORPORA, corpus].index(corpus), [*FOLDS, "speaker", protocol].index(protocol)
-    return (*known, corpus, protocol, recipe, [*NETWORKS, network].index(network), network, -len(folds), folds)
-
-
-def all_folds(corpus: str, protocol: str) -> int | None:
-    """Say how many folds a protocol has.
-
-    Parameters
-    ----------
-    corpus, protocol : str
-        Names as in the records.
-
-    Returns
-    -------
-    int or None
-        None where it is not known, as for tables with their own split.
-    """
-    return SPEAKER_FOLDS.get(corpus) if protocol == "speaker" else FOLDS.get(protocol)
-
-
-def _pool(members: Sequence[Record]) -> Record:
-    """All folds of one seed as one record with `folds` and `commands`."""
-    single = [record for record in members if record["fold"] != "all"]
-    measured = tuple(record["fold"] for record in single)
-    for record in members:
-        if record["fold"] == "all":
-            everything = tuple(range(all_folds(record["corpus"], record["protocol"]) or 0))
-            folds = tuple(sorted(record.get("folds", everything or measured)))
-            if set(measured) <= set(folds):
-                return record | {"folds": folds, "commands": [one["command"] for one in (*single, record)]}
-    if len({tuple(record["labels"]) for record in single}) > 1:
-        raise ValueError(f"the folds of {', '.join(map(str, key_of(single[0])[:-1]))} have different labels")
-    if len(single) == 1:
-        return single[0] | {"folds": measured, "commands": [single[0]["command"]]}
-    scores = pooled([record["confusion"] for record in single], single[0]["labels"])
-    measures = {"wa": scores.wa, "uar": scores.uar, "macro_f1": scores.macro_f1, "n_test": scores.n}
-    measures |= {"wa_interval": None, "uar_interval": None}  # counts no longer say who spoke
-    return single[0] | measures | {"folds": measured, "commands": [record["command"] for record in single]}
-
-
-def _row(members: Sequence[Record]) -> Record:
-    """Put the seeds of one experiment into one row."""
-    row = {key: members[0][key] for key in ("corpus", "protocol", "leaky", "network", "recipe", "folds")}
-    row["seeds"] = [record["seed"] for record in members]
-    row["n_test"] = sorted({record["n_test"] for record in members})
-    row["commands"] = list(dict.fromkeys(command for record in members for command in record["commands"]))
-    for key in ("wa", "uar", "macro_f1"):
-        row[key] = mean_spread([record[key] for record in members])
-    for key in ("wa_interval", "uar_interval"):
-        limits = [record[key] for record in members]
-        row[key] = None if None in limits else tuple(np.mean(limits, axis=0).tolist())
-    return row
-
-
-# --- the page ----------------------------------------------------------------------------------------------------
 
 
 def write(results_path: Path) -> Path:
@@ -688,7 +349,7 @@ def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 def _enrolled_groups(records: Sequence[Record]) -> list[list[Record]]:
     """The pooled records that say what it is worth to know a speaker: a list of seeds for each experiment."""
     groups: dict[tuple, list[Record]] = {}
-    for one in sorted(records, key=_order):
+    for one in sorted(records, key=order):
         if one["fold"] == "all" and not one["leaky"] and "enrolled" in one:
             groups.setdefault((*key_of(one)[:4], len(one.get("folds", ()))), []).append(one)
     return list(groups.values())
@@ -760,7 +421,7 @@ def _score(members: Sequence[Record]) -> str:
 
 def _copies_parts(records: Sequence[Record]) -> list[str]:
     """A heading and a table of how well clips and their altered copies are known; nothing where nobody counted."""
-    found = sorted((one for one in records if "by_version" in one), key=_order)
+    found = sorted((one for one in records if "by_version" in one), key=order)
     if not found:
         return []
     versions = [version for version in VERSIONS if any(version in one["by_version"] for one in found)]
@@ -785,7 +446,7 @@ def _confidence_parts(records: Sequence[Record]) -> list[str]:
     head = ["corpus", "protocol", "network", "recipe", "seed", "test clips", "calibration error before", "after", "WA",
             "not uncertain", "WA of these"]  # fmt: skip
     body = []
-    for one in sorted(found, key=_order):
+    for one in sorted(found, key=order):
         worth = one["calibration"]
         body.append([
             CORPORA.get(one["corpus"], one["corpus"]), f"`{one['protocol']}`", one["network"], f"`{one['recipe']}`",
@@ -804,7 +465,7 @@ def _predicting_parts(records: Sequence[Record]) -> list[str]:
     head = ["corpus", "protocol", "network", "recipe", "seed", "test clips", "WA, shared emotions", "WA, all",
             "not uncertain", "WA of these", "told of 10 clips, WA", "most often answered"]  # fmt: skip
     body = []
-    for one in sorted(found, key=_order):
+    for one in sorted(found, key=order):
         said = one["predicting"]
         answers = sum((Counter(counts) for counts in said["answers"].values()), Counter())
         sure = [said[key] for key in ("answered", "wa_answered")] if "answered" in said else [None, None]

@@ -19,7 +19,7 @@ from vervet.corpora import OWN
 from vervet.evaluation.calibration import calibration_error, softmax
 from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
-from vervet.evaluation.report import CORPORA
+from vervet.evaluation.records import CORPORA
 
 if TYPE_CHECKING:
     from vervet.evaluation.robustness import Clip

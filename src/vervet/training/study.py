@@ -14,7 +14,7 @@ from tqdm import tqdm
 from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import split
-from vervet.evaluation.report import key_of
+from vervet.evaluation.records import key_of
 from vervet.evaluation.run import network_of
 from vervet.machine import cores
 from vervet.training.pretrained import load_base, start_from, starting
@@ -169,7 +169,7 @@ def unfiled(jobs: Sequence[Job], filed: Sequence[Mapping[str, Any]]) -> list[Job
     jobs : sequence of Job
         Of one study.
     filed : sequence of mapping
-        Records of results, see `vervet.evaluation.report.load`.
+        Records of results, see `vervet.evaluation.records.load`.
 
     Returns
     -------

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from vervet.evaluation.calibration import calibration_error
 from vervet.evaluation.html import charts, clips, sections
 from vervet.evaluation.html.experiment import Experiment, read_experiment
-from vervet.evaluation.report import replace_text
+from vervet.evaluation.records import replace_text
 
 MANY_SPEAKERS = 24  # beyond this, their table is folded and a strip of dots is shown
 

@@ -13,7 +13,7 @@ from vervet.evaluation.calibration import rejection, reliability
 from vervet.evaluation.complexity import cost
 from vervet.evaluation.html.experiment import Experiment, Network
 from vervet.evaluation.metrics import Measure, Scores, interval, scores, share_interval
-from vervet.evaluation.report import CORPORA
+from vervet.evaluation.records import CORPORA
 from vervet.evaluation.robustness import GROUPS
 
 MEASURES: tuple[tuple[Measure, str, str], ...] = (
