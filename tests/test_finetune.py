@@ -95,6 +95,27 @@ def test_folders_give_an_estimate_and_a_model(tuned, base):
     assert set(prediction.scores) == {"anger", "sadness", "awe"}
 
 
+def test_on_the_hub_its_card_gives_the_estimate_of_the_folds(tuned, tmp_path, capsys):
+    ModelCard = pytest.importorskip("huggingface_hub").ModelCard
+    assert main(["export", str(tuned), "--hub", str(tmp_path / "hub"), "--licence", "cc0-1.0"]) == 0
+    *_, record = json.loads((tuned / "metrics.json").read_text())
+    card = ModelCard.load(tmp_path / "hub" / "README.md")
+    scores = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert scores["UAR"] == round(record["uar"], 4)
+    assert card.data.eval_results[0].dataset_name == "folders of recordings, protocol speaker"
+    first, verdict = card.text.strip().splitlines()[2:4]
+    assert first.startswith("> Trained on all clips, so that none is left to test it on. The scores are an estimate")
+    assert "of 3 models that were trained like it" in first
+    assert "voices that it was not trained on (protocol `speaker`, 18 items in all)" in first
+    assert verdict.endswith("no version of a test clip was among those that its model was trained on.")
+    below = vervet.load(tmp_path / "hub").card["uncertain_below"]
+    assert (f"Answers less sure than {below:.2f} are marked" if below else "No answer is marked") in card.text
+    assert "trained on EmoDB and folders of recordings" in card.text
+    assert (tmp_path / "hub" / "recipe.yaml").read_bytes() == (tuned / "final" / "recipe.yaml").read_bytes()
+    assert main(["export", str(tuned / "final"), "--hub", str(tmp_path / "other"), "--licence", "cc0-1.0"]) == 1
+    assert "of a fine-tuning, give the folder that has it and the folds" in capsys.readouterr().err
+
+
 def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
     """The recipe as it is, from a base that gets to know speakers."""
     front_end = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=32, width=24)

@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from vervet.config import read_json
 from vervet.evaluation.run import evaluate
 from vervet.export import export
 from vervet.models.checkpoint import load_network, save, to_hub, write_atomically, write_json
@@ -67,7 +68,7 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
     Parameters
     ----------
     run : Path
-        A finished run folder.
+        A finished run folder, or that of a fine-tuning.
     out : Path
         The folder: `model.safetensors` and `config.json` for `vervet.models.checkpoint.load_network`, `model.onnx` for
         `vervet.load`, `recipe.yaml` with every setting, and the model card `README.md`. It is made where it is not
@@ -86,21 +87,30 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
     ValueError
         If the run is not finished, the licence of the weights is not known, or a corpus forbids to publish them.
     """
-    records = evaluate([run])
-    if not records:
-        raise ValueError(f"{run}: trained on all clips, so there is no score that its card could have")
-    record = records[-1]
+    record = _measured(run)
     network, card = load_network(run)
     licence = _licence(card["corpora"], licence)
     out.mkdir(parents=True, exist_ok=True)
     save(out / "model.safetensors", network.state_dict(), {"card": "config.json"})
     write_json(out / "config.json", to_hub(card))
     export(run, out / "model.onnx")
-    write_atomically(out / "recipe.yaml", (run / "recipe.yaml").read_bytes())
+    recipes = [run / "recipe.yaml", *(run / part / "recipe.yaml" for part in ("final", "fold-0"))]  # of a fine-tuning
+    write_atomically(out / "recipe.yaml", next(path for path in recipes if path.exists()).read_bytes())
     parameters = sum(tensor.numel() for tensor in network.parameters())
     text = model_card(record, card["corpora"], parameters, licence, out.resolve().name)
     write_atomically(out / "README.md", text.encode())
     return out
+
+
+def _measured(run: Path) -> dict[str, Any]:
+    """The record that the card tells of: that of the run's test, or the estimate of a fine-tuning, from its folds."""
+    if (run / "metrics.json").exists() and not (run / "run.json").exists():
+        record = read_json(run / "metrics.json")[-1]
+        return record | {"uncertain_below": read_json(run / "model.json")["uncertain_below"]}
+    if records := evaluate([run]):
+        return records[-1]
+    told = "trained on all clips, so there is no score that its card could have"
+    raise ValueError(f"{run}: {told}; of a fine-tuning, give the folder that has it and the folds")
 
 
 def _licence(corpora: Sequence[str], given: str | None) -> str:
@@ -124,7 +134,8 @@ def model_card(record: dict[str, Any], corpora: Sequence[str], parameters: int, 
     Parameters
     ----------
     record : dict
-        Of its test, as `vervet.evaluation.run.evaluate` gives it.
+        Of its test, as `vervet.evaluation.run.evaluate` gives it. With fold "all" it is an estimate, of the models of
+        all folds, and the one to be published was trained on all clips; `uncertain_below` is its threshold.
     corpora : sequence of str
         That it learnt from.
     parameters : int
@@ -140,9 +151,9 @@ def model_card(record: dict[str, Any], corpora: Sequence[str], parameters: int, 
         Markdown with YAML in front. Scores of a leaky split stand in the text, and not in the YAML: what lists models
         by their scores would show them without saying so.
     """
-    titles = " and ".join(SOURCES[corpus].title if corpus in SOURCES else "a table of recordings" for corpus in corpora)
+    titles = _titles(corpora)
     sections = (
-        f"---\n{_metadata(record, corpora, licence, name, titles).to_yaml()}\n---\n",
+        f"---\n{_metadata(record, corpora, licence, name).to_yaml()}\n---\n",
         _test(record, titles),
         _network(record, parameters, name, titles),
         _scores(record),
@@ -152,10 +163,17 @@ def model_card(record: dict[str, Any], corpora: Sequence[str], parameters: int, 
     return "\n".join(sections)
 
 
-def _metadata(record: dict[str, Any], corpora: Sequence[str], licence: str, name: str, titles: str) -> ModelCardData:
+def _titles(corpora: Sequence[str]) -> str:
+    own = {"table": "a table of recordings", "folders": "folders of recordings"}
+    titles = [SOURCES[corpus].title if corpus in SOURCES else own[corpus] for corpus in corpora]
+    return " and ".join([", ".join(titles[:-1]), titles[-1]] if titles[1:] else titles)
+
+
+def _metadata(record: dict[str, Any], corpora: Sequence[str], licence: str, name: str) -> ModelCardData:
+    tested = _titles(record["corpus"].split("+"))
     results = [
         EvalResult(
-            "audio-classification", record["corpus"], f"{titles}, protocol {record['protocol']}", metric,
+            "audio-classification", record["corpus"], f"{tested}, protocol {record['protocol']}", metric,
             round(record[key], 4), task_name="Speech emotion recognition", dataset_split="test", metric_name=title,
         )
         for key, metric, title in MEASURES
@@ -181,12 +199,22 @@ def _test(record: dict[str, Any], titles: str) -> str:
         "**The test is leaky.** Its scores say how well the network knows clips again, and next to nothing about a "
         "voice that it has not heard. They are not to be compared with scores on unheard speakers."
         if record["leaky"]
-        else "The test is not leaky: no version of a test clip was among those that it was trained on."
+        else "The test is not leaky: no version of a test clip was among those that {} was trained on."
     )
     protocol, guessing = record["protocol"], 100 / len(record["labels"])
+    if record["fold"] == "all":
+        tested = (
+            f"Trained on all clips, so that none is left to test it on. The scores are an estimate: of "
+            f"{len(record['folds'])} models that were trained like it, each without a part of the clips and tested on "
+            f"that part; each time {TESTED[protocol]} (protocol `{protocol}`, {record['n_test']} items in all)."
+        )
+        verdict = verdict.format("its model")
+    else:
+        where = f"(protocol `{protocol}`, fold {record['fold']})"
+        tested, verdict = f"Tested on {record['n_test']} items: {TESTED[protocol]} {where}.", verdict.format("it")
     return f"""# Emotion in speech: a Vervet {network}, trained on {titles}
 
-> Tested on {record["n_test"]} items: {TESTED[protocol]} (protocol `{protocol}`, fold {record["fold"]}).
+> {tested}
 > {verdict}
 >
 > UAR {_per_cent(record, "uar")}, WA {_per_cent(record, "wa")}. Guessing has a UAR of {guessing:.1f} %.
@@ -195,7 +223,8 @@ def _test(record: dict[str, Any], titles: str) -> str:
 
 def _per_cent(record: dict[str, Any], measure: str) -> str:
     bounds = record.get(f"{measure}_interval")
-    between = f" (95 % interval over speakers: {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})" if bounds else ""
+    over = record.get("interval_over", "speakers")
+    between = f" (95 % interval over {over}: {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})" if bounds else ""
     return f"{100 * record[measure]:.1f} %{between}"
 
 
@@ -235,9 +264,10 @@ def _scores(record: dict[str, Any]) -> str:
     speakers = len(record["by_speaker"])
     few = {0: "", 1: " by one speaker, so that luck has a large part in it"}
     voices = few.get(speakers, f" by {speakers} speakers")
+    runs = f"{len(record['folds'])} folds" if record["fold"] == "all" else "one run"
     return f"""## Scores
 
-On {record["n_test"]} test items{voices}; one run, seed {record["seed"]}.
+On {record["n_test"]} test items{voices}; {runs}, seed {record["seed"]}.
 UAR is the mean of the recalls of all emotions, WA the share of items that are right.
 
 | measure | value |
@@ -257,6 +287,14 @@ Rows are true emotions, columns what was recognised.
 def _confidence(record: dict[str, Any]) -> str:
     """Say what its probabilities are worth."""
     found = record.get("calibration")
+    if record["fold"] == "all":
+        below = record["uncertain_below"]
+        marked = f"Answers less sure than {below:.2f} are marked" if below else "No answer is marked"
+        error = f" Theirs have a calibration error of {found['ece']:.3f} on the test items." if found else ""
+        return (
+            "Its probabilities were calibrated on what the models of the folds answered about clips that they had not "
+            f"heard.{error} {marked} as uncertain."
+        )
     if not found:
         return "Its probabilities are not calibrated: they say how sure it is, not how often it is right."
     right = "" if found["wa_answered"] is None else f", of which {100 * found['wa_answered']:.1f} % are right"
@@ -272,12 +310,13 @@ def _confidence(record: dict[str, Any]) -> str:
 
 def _limits(record: dict[str, Any], corpora: Sequence[str]) -> str:
     known = [SOURCES[corpus] for corpus in corpora if corpus in SOURCES]
-    heard = "".join(f"- It learnt from {source.title}: {source.speech}. Nothing else was tested.\n" for source in known)
+    heard = "".join(f"- It learnt from {source.title}: {source.speech}.\n" for source in known)
     return f"""## Intended use and limits
 
 For research, teaching, and tools that people run on their own voice.
 
-{heard}- Expect it to do worse on other speech: spontaneous, in other languages, of children, over the telephone, in
+{heard}- It was tested on {_titles(record["corpus"].split("+"))}, and on nothing else.
+- Expect it to do worse on other speech: spontaneous, in other languages, of children, over the telephone, in
   noise. Measure before you rely on it.
 - It picks one of {len(record["labels"])} emotions for whatever it hears, also for a cough, music or a mixed feeling.
 - On other speech its probabilities may be further from how often it is right than on the test items.
