@@ -22,6 +22,7 @@ from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import Sample
 from vervet.evaluation.records import validate
 from vervet.evaluation.run import evaluate
+from vervet.machine import locked
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
@@ -140,6 +141,16 @@ def test_other_words_are_refused(run, tiny_corpus, capsys):
     error = capsys.readouterr().err
     assert "settings.student.lr (0.001 there, 0.5 here)" in error
     assert "fold (0 there, 1 here)" in error
+
+
+def test_two_at_a_time_do_not_train_into_one_folder(run, tiny_corpus, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    again = words(run.parent / "tiny.yaml", tiny_corpus, run)
+    with locked(run):
+        assert main(again) == 1
+    assert f"{run}: another run is writing it; let that end" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert main(again) == 0
 
 
 def test_stages_may_be_added_one_by_one(run, tiny_corpus, tmp_path):

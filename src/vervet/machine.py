@@ -1,7 +1,9 @@
-"""What machine this is: figures of time mean nothing without it."""
+"""What machine this is, without which figures of time mean nothing, and what programs on it may not do at once."""
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -20,3 +22,43 @@ def processor() -> str:
         ]
         name = names[0] if names else name
     return f"{name}, {cores()} core{'s' if cores() > 1 else ''}"
+
+
+@contextmanager
+def locked(place: Path, told: Path | None = None) -> Iterator[None]:
+    """Keep a second run away from what this one is writing, where the system and the disk have locks.
+
+    A lock ends with its process, however that ends.
+
+    Parameters
+    ----------
+    place : Path
+        A file or folder that is there.
+    told : Path, optional
+        What an error names; `place` where not given.
+
+    Raises
+    ------
+    ValueError
+        If another run holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{told or place}: another run is writing it; let that end, or give another --out"
+            ) from None
+        except OSError:  # some disks of a network have no locks
+            pass
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was started meanwhile may have the handle too
+        os.close(handle)

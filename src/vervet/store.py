@@ -36,6 +36,7 @@ from typing import Any, BinaryIO
 
 from vervet import __version__
 from vervet.batch import Answer, Item
+from vervet.machine import locked
 from vervet.output import audformat_header, csv_line, header, row, to_audformat, to_csv, to_jsonl
 from vervet.predict import Predictor
 
@@ -96,8 +97,9 @@ def opened(
     run["columns"] = header(predictor.labels, columns)
     run["speaker"], run["met"] = speaker, met
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.journal", "a+b") as file:
-        _lock(file, path)
+    written = Path(f"{path}.journal")
+    written.touch()
+    with locked(written, path), open(written, "a+b") as file:
         journal = _Journal(file)
         _check(path, journal.begun, run)
         if journal.begun is None:
@@ -317,18 +319,6 @@ def _check(path: Path, begun: dict[str, Any] | None, run: dict[str, Any]) -> Non
 
 def _lost(path: Path, known: str, found: str) -> str:
     return f"{path}: its journal knows {known}, but there are {found}; bring back what is gone, or give another --out"
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Keep a second run away, where the system has locks; they end with their process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"{path}: another run is writing it; let that end, or give another --out") from None
 
 
 def _key(item: Item) -> str:

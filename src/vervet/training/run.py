@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,7 @@ from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.enrolled import COUNTS
 from vervet.evaluation.leakage import audit
 from vervet.evaluation.protocols import Sample, Split, split
-from vervet.machine import processor
+from vervet.machine import locked, processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
 from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import predict, usable
@@ -95,8 +96,8 @@ def train(
     Raises
     ------
     ValueError
-        If `out` holds a run of other settings or `teacher` a teacher of others (all that differ are named), or the
-        corpus or the split is at fault.
+        If `out` holds a run of other settings or `teacher` a teacher of others (all that differ are named), another
+        program is at `out`, or the corpus or the split is at fault.
     """
     if teacher:
         recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage != "teacher"))
@@ -128,36 +129,33 @@ def train(
         "labels": list(labels),
         "base": base.origin if base else None,
     }
-    if accelerator.is_main_process:
-        folder = root.parent if root.is_file() else root
-        precision = usable(recipe.precision, accelerator.device)
-        if precision != recipe.precision:
-            print(f"this processor has no instructions for {recipe.precision}: {precision} is used", file=sys.stderr)
-        _open(out, identity, sides, folder, command, precision)
-        if teacher:
-            _borrow(teacher, out, identity)
-        for utterance, reason in removed:
-            print(f"left out: {utterance.path.name}: {reason}", file=sys.stderr)
-        if own := [label for label in labels if label not in EMOTIONS]:
-            print(f"labels of your own, kept as they are: {', '.join(own)}", file=sys.stderr)
-    accelerator.wait_for_everyone()
-    with accelerator.main_process_first():
-        pool = make_pool(utterances, recipe.front_end, recipe.augment, cache)
     card = identity | {"vervet_version": vervet.__version__, "commit": commit(), "front_end": asdict(recipe.front_end)}
     heard = base.card["corpora"] if base else ()  # whose terms hold for what comes of it too
     card["corpora"] = sorted({*heard, *(utterance.corpus for utterance in utterances)})
-    workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator, base)
-    run_stages(workshop)
-    if accelerator.is_main_process:
-        for stage in STAGES:
-            if is_done(out / stage) and not (out / stage / BORROWED).exists():
-                _calibrate(workshop, stage)
-                if sides.test and not (out / stage / "predictions.csv").exists():
-                    if getattr(recipe, "student" if stage == "functionals" else stage).enrol:
-                        _test_enrolled(workshop, stage)
-                    _test(workshop, stage)
-        _publish(out)
-    accelerator.wait_for_everyone()
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            folder = root.parent if root.is_file() else root
+            precision = usable(recipe.precision, accelerator.device)
+            if precision != recipe.precision:
+                print(
+                    f"this processor has no instructions for {recipe.precision}: {precision} is used", file=sys.stderr
+                )
+            _open(out, identity, sides, folder, command, precision)
+            if teacher:
+                _borrow(teacher, out, identity)
+            for utterance, reason in removed:
+                print(f"left out: {utterance.path.name}: {reason}", file=sys.stderr)
+            if own := [label for label in labels if label not in EMOTIONS]:
+                print(f"labels of your own, kept as they are: {', '.join(own)}", file=sys.stderr)
+        accelerator.wait_for_everyone()
+        with accelerator.main_process_first():
+            pool = make_pool(utterances, recipe.front_end, recipe.augment, cache)
+        workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator, base)
+        run_stages(workshop)
+        if accelerator.is_main_process:
+            _finish(workshop)
+        accelerator.wait_for_everyone()
     return out
 
 
@@ -184,9 +182,8 @@ def _open(
             raise ValueError(f"{out} holds another run, which differs in {'; '.join(differing)}. Choose another --out")
         return
     # `run.json` comes last: a run that was killed before it left some of the others, and they are written again.
-    if out.exists() and any(file.name.removesuffix(".partial") not in FIRST_FILES for file in out.iterdir()):
+    if any(file.name.removesuffix(".partial") not in FIRST_FILES for file in out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no run; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
     rows = sides.rows(root)
     write_table(out / "split.csv", rows)
     if sides.test:
@@ -298,11 +295,19 @@ def _prediction(sample: Sample, labels: Sequence[str], probabilities: list[float
     } | {label: f"{p:.6g}" for label, p in zip(labels, probabilities, strict=True)}
 
 
-def _publish(out: Path) -> None:
-    """The network of the last stage is the run's."""
-    last = next(stage for stage in reversed(STAGES) if is_done(out / stage))
+def _finish(workshop: Workshop) -> None:
+    """Calibrate and test what was trained; the network of the last stage is the run's."""
+    out = workshop.folder
+    done = [stage for stage in STAGES if is_done(out / stage)]
+    for stage in done:
+        if not (out / stage / BORROWED).exists():
+            _calibrate(workshop, stage)
+            if workshop.split.test and not (out / stage / "predictions.csv").exists():
+                if getattr(workshop.recipe, "student" if stage == "functionals" else stage).enrol:
+                    _test_enrolled(workshop, stage)
+                _test(workshop, stage)
     for name in ("model.safetensors", "model.json"):
-        write_atomically(out / name, (out / last / name).read_bytes())
+        write_atomically(out / name, (out / done[-1] / name).read_bytes())
 
 
 def write_table(path: Path, rows: list[dict[str, str]]) -> None:
