@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,12 +52,16 @@ def test_evaluate_pools_folds(tmp_path, tiny_recipe, tiny_corpus, capsys):
         assert main([*words, *more, "--fold", fold, "--out", runs[-1]]) == 0
     printed = capsys.readouterr().out
     assert "Confusion matrix of teacher, fold 0" in printed
+    run = json.loads(Path(runs[1], "run.json").read_text())
+    Path(runs[1], "run.json").write_text(json.dumps(run | {"machine": "another"}))
     assert main(["evaluate", *runs, "--format", "json"]) == 0
     records = json.loads(capsys.readouterr().out)
     assert [record["fold"] for record in records] == [0, 3, "all"]
     pooled = records[-1]
     assert pooled["n_test"] == 18
     assert pooled["folds"] == [0, 3]
+    assert pooled["machine"] == f"{run['machine']}; another"
+    assert pooled["commit"] == records[0]["commit"]
     assert pooled["wa"] == pytest.approx((records[0]["wa"] + records[1]["wa"]) / 2)
     assert set(pooled["by_speaker"]) == {"s0", "s3"}
     assert pooled["uar_interval"] is not None

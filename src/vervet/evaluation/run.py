@@ -275,6 +275,7 @@ def pool(runs: Sequence[Tested]) -> dict[str, Any]:
         "folds": folds,
         **scored_answers(rows, first["labels"]),
         "split_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
+        **{key: "; ".join(dict.fromkeys(record[key] for record in records)) for key in ("commit", "machine")},
         "minutes": round(sum(record["minutes"] for record in records), 2),
     }
 
