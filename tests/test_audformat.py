@@ -171,6 +171,10 @@ def test_what_has_no_answer_is_named(database, predictor):
         vervet.audformat.predict(index, predictor, root=database)
     with pytest.raises(ValueError, match="no such file"):
         vervet.audformat.predict(audformat.filewise_index(["b.wav"]), predictor, root=database)
+    with pytest.raises(ValueError, match=r"no index of audformat.*audformat\.utils\.read_csv"):
+        vervet.audformat.predict(pd.DataFrame({"file": ["a/x.wav"]}), predictor, root=database)
+    with pytest.raises(ValueError, match="0 jobs"):
+        vervet.audformat.predict(index, predictor, root=database, jobs=0)
     empty = vervet.audformat.predict(audformat.filewise_index(), predictor, root=database)
     assert (len(empty), list(empty.columns)[:2]) == (0, ["label", "confidence"])
 

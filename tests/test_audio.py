@@ -77,8 +77,9 @@ def test_channels_are_mixed_to_their_mean(tmp_path):
     np.testing.assert_allclose(waveform, (left + right) / 2, atol=1e-7)
 
 
-def test_integer_arrays_are_taken_by_their_full_scale():
-    waveform, _ = audio.read((np.array([16384, -32768] * 1000, np.int16), RATE))
+@pytest.mark.parametrize("dtype", ["<i2", ">i2"])
+def test_integer_arrays_are_taken_by_their_full_scale(dtype):
+    waveform, _ = audio.read((np.array([16384, -32768] * 1000, dtype), RATE))
     np.testing.assert_array_equal(waveform[:2], np.array([0.5, -1.0], np.float32))
 
 

@@ -7,7 +7,7 @@ from onnx_double import LABELS, RATE, sine
 from predicting import clip
 
 import vervet
-from vervet import embedding
+from vervet import audio, embedding
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -38,6 +38,10 @@ def test_one_recording_or_several_of_any_kind(predictor, tmp_path):
     with path.open("rb") as file:
         assert vervet.embed(file, predictor).shape == (1, 256)
     np.testing.assert_array_equal(vervet.embed((str(path), str(path)), predictor), rows[[1, 1]])
+    np.testing.assert_array_equal(vervet.embed(np.array([str(path), str(path)]), predictor), rows[[1, 1]])
+    np.testing.assert_array_equal(vervet.embed(np.array([str(path)], object), predictor), rows[[1]])
+    listed, rate = audio.read(path)
+    np.testing.assert_allclose(vervet.embed((listed.tolist(), rate), predictor), rows[[1]], atol=1e-6)
     assert vervet.embed([], predictor).shape == (0, 256)
 
 

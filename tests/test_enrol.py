@@ -108,6 +108,10 @@ def test_a_stream_gets_to_know_its_speaker(enrolling):
         expected = knowing.probabilities([speech[start : start + 64_000]])[0]
         np.testing.assert_allclose(list(answers[end_s].scores.values()), expected, atol=1e-5)
     assert np.abs(after_one.probabilities([third]) - predictor.probabilities([third])).max() > 1e-3
+    stream.finish()
+    everything = after_one.enroll([(second, 16_000), (third, 16_000), (speech[192_000:], 16_000)])
+    knows, expected = (one.probabilities([first]) for one in (stream.predictor, everything))
+    np.testing.assert_allclose(knows, expected, atol=1e-5)
     stream.gap(60.0)
     (again,) = stream.feed(first)[-1:]
     assert np.abs(list(again.scores.values()) - predictor.probabilities([first])[0]).max() > 1e-3  # it does not forget
@@ -195,6 +199,17 @@ def test_an_output_is_continued_with_the_same_speakers_only(model, table, tmp_pa
 def test_speakers_that_cannot_be_met(more, message, model, table, capsys):
     assert main(["predict", str(table), "--model", str(model), *more]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_recordings_that_name_a_speaker_and_cannot_be_read_are_named(model, tmp_path, capsys):
+    (tmp_path / "clips.csv").write_text("file,speaker\nnone.wav,ann\n")
+    words = ["predict", str(tmp_path / "clips.csv"), "--model", str(model), "--speaker", "speaker"]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "no recording that names its speaker can be read, the first: " in error
+    assert "none.wav: no such file" in error
+    assert main([*words, "--jobs", "0"]) == 1
+    assert "0 jobs: give at least 1" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_says_so(table, plain, capsys):

@@ -584,6 +584,20 @@ def test_the_folder_says_which_model_it_holds(site):
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 25e6
 
 
+def test_an_empty_folder_is_filled_however_it_is_named(site, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "dist").mkdir()
+    for name, ours in RUNTIME_FILES.items():
+        (tmp_path / "dist" / name).write_bytes((site / "onnxruntime" / ours).read_bytes())
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", str(tmp_path / "link")):
+        assert main(["page", "--out", out, "--runtime", str(tmp_path / "dist")]) == 0
+    for name in ("here", "there"):
+        assert (tmp_path / name / "index.html").read_bytes() == (site / "index.html").read_bytes()
+
+
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path, capsys, monkeypatch):
     full = tmp_path / "full"
     full.mkdir()

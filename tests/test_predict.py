@@ -103,6 +103,7 @@ def test_overlapping_and_shorter_windows(predictor):
         (float("nan"), None, "window of nan s"),
         (None, 0, "hop of 0 s: choose at least"),
         (None, float("inf"), "hop of inf s"),
+        (None, 1e305, "hop of 1e.305 s"),
     ],
 )
 def test_windows_that_do_not_suit_the_model_are_refused(predictor, window_s, hop_s, message):

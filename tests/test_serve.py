@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -33,8 +34,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
 from vervet.serve import app, schema, server, streams  # noqa: E402
-from vervet.serve.limits import Limits  # noqa: E402
+from vervet.serve.limits import Limits, Refused, limits_of  # noqa: E402
+from vervet.serve.recording import _check_length  # noqa: E402
 from vervet.serve.service import Service  # noqa: E402
+from vervet.serve.work import Work, _Job  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 CLIPS = sorted((ROOT / "examples").glob("*.flac"))
@@ -233,6 +236,7 @@ TONE = 0.3 * np.sin(np.arange(RATE) / 10)
         (encoded(TONE), "?hop_s=-1", 422, "invalid_request", "hop of -1 s"),
         (encoded(TONE), "?windows=2", 422, "invalid_request", "windows: is no setting"),
         (encoded(speech(5)), "?window_s=1&hop_s=0.001", 422, "invalid_request", "4001 windows, and 2000"),
+        (encoded(speech(5)), "?hop_s=1e305", 422, "invalid_request", "hop of 1e+305 s: choose at least"),
         (encoded(speech(5)), "?window_s=1&hop_s=0.05&detail=1", 422, "invalid_request", "choose a hop"),
     ],
 )
@@ -544,6 +548,9 @@ def test_pages_of_others_may_not_open_streams(shipped, served):
     with pytest.raises(InvalidStatus) as refused, served.stream(origin="https://elsewhere.example"):
         pass
     assert refused.value.response.status_code == 403
+    with pytest.raises(InvalidStatus) as refused, served.stream(origin="http://["):
+        pass
+    assert refused.value.response.status_code == 403
     with served.stream(origin=served.url) as websocket:
         websocket.ping()
     with serving(shipped, origins=["https://elsewhere.example"]) as open_to:
@@ -574,10 +581,14 @@ def test_metrics_count_and_name_no_file(shipped, capfd):
             websocket.send(pcm(2.05))
             websocket.send("end")
             assert len(heard(websocket)) == 2
+        with pytest.raises(InvalidStatus), counted.stream(origin="https://elsewhere.example"):
+            pass
         text = httpx.get(f"{counted.url}/metrics").text
         assert 'vervet_requests_total{route="/v1/predict",status="200"} 1.0' in text
         assert 'vervet_requests_total{route="/v1/predict",status="415"} 1.0' in text
         assert 'vervet_requests_total{route="other",status="404"} 1.0' in text
+        assert 'vervet_requests_total{route="/v1/stream",status="101"} 1.0' in text
+        assert 'vervet_requests_total{route="/v1/stream",status="403"} 1.0' in text
         assert 'vervet_request_seconds_count{route="/v1/predict"} 2.0' in text
         assert f'model="{shipped.digest}"' in text
         assert counted.count("vervet_windows_total") == 3
@@ -690,8 +701,12 @@ def test_a_signal_lets_what_has_begun_end(long):
             httpx.get(url)
 
 
-def test_a_second_signal_ends_at_once(long):
-    with command("--jobs", "1") as (running, url), concurrent.futures.ThreadPoolExecutor() as pool:
+@pytest.mark.parametrize("grace_s", ["0", "30"])
+def test_a_second_signal_ends_at_once(long, grace_s):
+    with (
+        command("--jobs", "1", "--grace-s", grace_s) as (running, url),
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
         begun = pool.submit(httpx.post, f"{url}{LONGER}", content=long, timeout=60)
         waiting = re.compile(r"^vervet_waiting 1\.0$", re.M)
         wait_for(lambda: waiting.search(httpx.get(f"{url}/metrics").text))
@@ -711,6 +726,7 @@ def test_a_second_signal_ends_at_once(long):
         (["--port", "70000"], "cannot listen on 127.0.0.1 port 70000"),
         (["--max-bytes", "0"], "--max-bytes 0: give a positive number"),
         (["--jobs", "0"], "0 jobs"),
+        (["--grace-s", "nan"], "--grace-s nan: give seconds, 0 or more"),
         (["--model", "gone.onnx"], "no such model"),
     ],
 )
@@ -752,6 +768,51 @@ def test_the_stream_of_the_docs_is_answered(served, monkeypatch, capsys):
     exec(compile(code.replace("127.0.0.1:8000", f"127.0.0.1:{served.port}"), "serving.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["end_s"] for line in lines] == [1.0, 1.5, 2.0, 2.5, 3.0, pytest.approx(3.17, abs=0.01)]
+
+
+@pytest.mark.parametrize("duration_s", [600.0, 599.9, 61.3, 7.0])
+@pytest.mark.parametrize("window_s", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("detail", [False, True])
+def test_the_hop_that_a_refusal_names_is_taken(duration_s, window_s, detail):
+    limits = Limits(max_windows=100)
+    with pytest.raises(Refused) as refused:
+        _check_length("talk.wav", duration_s, window_s, 0.005, limits, detail)
+    hop_s = float(re.search(r"a hop of (\S+) s", str(refused.value))[1])
+    _check_length("talk.wav", duration_s, window_s, hop_s, limits, detail)
+
+
+def test_windows_are_counted_as_they_are_cut(shipped):
+    for hop_s in (1.0, 3.0, 4.0, 7.0):
+        cut = len(shipped((speech(27), RATE), hop_s=hop_s))
+        _check_length("talk.wav", 27.0, 4.0, hop_s, Limits(max_windows=cut), False)
+        with pytest.raises(Refused, match=f"has {cut} windows"):
+            _check_length("talk.wav", 27.0, 4.0, hop_s, Limits(max_windows=cut - 1), False)
+
+
+def test_a_body_that_is_allowed_can_be_held():
+    assert limits_of({"max_bytes": 600_000_000}).max_held_bytes == 600_000_000
+    assert limits_of({"max_bytes": None}) == Limits()
+
+
+def test_what_is_put_back_belongs_to_whoever_takes_it(shipped):
+    """A job that another thread took and its client gave up is not closed by the one that had put it back."""
+
+    class Meddling(deque):
+        def append(self, job):  # between being put back and the end of it all, the job is taken and given up
+            job.given_up = True
+
+    class Steps:
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    work = Work(shipped, 1)
+    taken, dropped = (_Job(Steps(), None, Meddling()) for _ in range(2))
+    dropped.given_up = True
+    work._put_back([taken, dropped])
+    assert (taken.steps.closed, dropped.steps.closed) == (False, True)
+    work.close()
 
 
 def test_the_limits_of_the_docs_are_those_of_the_command():

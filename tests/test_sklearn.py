@@ -112,6 +112,7 @@ def test_it_is_part_of_pipelines_searches_and_pickles(clips):
     [
         (["nowhere.wav"], "nowhere.wav: no such file"),
         ([], "Expected 2D array"),
+        (["talk.wav", float("nan")], "recording 1, counted from 0, is nan: give a path"),
         (np.zeros((1, RATE)), "silent"),
         (np.full((1, RATE), np.nan), "NaN"),
     ],

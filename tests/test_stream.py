@@ -408,25 +408,38 @@ def test_a_timestamp_goes_with_samples_not_with_half_ones(cheap):
 # --- smoothing, uncertainty
 
 
+def weighted(rows, ages_s, half_life_s, shares):
+    """The mean of rows, each weighing by its age and its share of a hop."""
+    weights = np.array(shares) * 0.5 ** (np.array(ages_s) / half_life_s)
+    return weights @ np.array(rows) / weights.sum()
+
+
 def test_smoothing_is_a_mean_with_the_half_life_it_says(double):
     waveform = np.concatenate([sine(0, 4), sine(3, 4)])
-    raw = scores(heard(plain(double), waveform, 10**6))
-    for half_life_s, hop_s in ((1.0, 1.0), (2.0, 1.0), (0.5, 1.0)):
+    for half_life_s, hop_s in ((1.0, 1.0), (2.0, 1.0), (0.5, 1.0), (1.0, 0.1), (1.0, 2.5)):
+        raw = heard(plain(double, hop_s=hop_s), waveform, 10**6)
         smoothed = scores(heard(plain(double, smoothing_s=half_life_s, hop_s=hop_s), waveform, 10**6))
-        weight = 0.5 ** (hop_s / half_life_s)
-        expected = raw[0]
-        for row, found in zip(raw, smoothed, strict=True):
-            expected = weight * expected + (1 - weight) * row
-            np.testing.assert_allclose(found, expected, atol=1e-9)
-            assert found.sum() == pytest.approx(1)
+        for last in range(len(raw) - 1):  # the last may be of a shorter step
+            ages_s = [raw[last].end_s - one.end_s for one in raw[: last + 1]]
+            expected = weighted(scores(raw[: last + 1]), ages_s, half_life_s, [1] * (last + 1))
+            np.testing.assert_allclose(smoothed[last], expected, atol=1e-9)
+    assert [one.end_s for one in raw] == [1.5, 4, 6.5, 8]  # the first comes up to a hop after 1 s
 
 
 def test_a_short_rest_weighs_by_the_time_it_adds(double):
     waveform = np.concatenate([sine(0, 4), sine(3, 0.25)])
     raw = scores(heard(plain(double), waveform, 10**6))
     smoothed = scores(heard(plain(double, smoothing_s=1.0), waveform, 10**6))
-    weight = 0.5**0.25
-    np.testing.assert_allclose(smoothed[-1], weight * smoothed[-2] + (1 - weight) * raw[-1], atol=1e-9)
+    rest = (1 - 0.5**0.25) / (1 - 0.5)
+    expected = weighted(raw, [3.25, 2.25, 1.25, 0.25, 0], 1.0, [1, 1, 1, 1, rest])
+    np.testing.assert_allclose(smoothed[-1], expected, atol=1e-9)
+
+
+def test_a_half_life_of_ages_is_the_plain_mean(double):
+    waveform = np.concatenate([sine(0, 2), sine(3, 2)])
+    raw = scores(heard(plain(double), waveform, 10**6))
+    smoothed = scores(heard(plain(double, smoothing_s=1e300), waveform, 10**6))
+    np.testing.assert_allclose(smoothed[-1], np.mean(raw, axis=0), atol=1e-9)
 
 
 def test_where_no_emotion_is_likely_enough_the_answer_is_uncertain(double):
@@ -483,6 +496,16 @@ def test_a_filled_gap_does_not_lower_the_noise_floor(cheap):
     assert set(labels) == {stream.SILENCE}
 
 
+@pytest.mark.parametrize("lost", [lambda listener: listener.feed(np.zeros(20 * RATE, np.float32)),
+                                  lambda listener: listener.gap(60.0)], ids=["muted", "a gap"])  # fmt: skip
+def test_what_nobody_heard_does_not_move_the_noise_floor(cheap, lost):
+    listener = Stream(cheap, RATE)
+    listener.feed(noise(8, -60))
+    floor_db = listener._floor_db
+    lost(listener)
+    assert listener._floor_db == pytest.approx(floor_db, abs=2)
+
+
 def test_smoothing_forgets_what_was_before_a_silence(double):
     pause = np.zeros(6 * RATE, np.float32)
     waveform = np.concatenate([clips("15a02Wb"), pause, clips("16a04Tc")])
@@ -492,7 +515,7 @@ def test_smoothing_forgets_what_was_before_a_silence(double):
     labels = [answer.label == stream.SILENCE for answer in raw]
     back = labels.index(False, labels.index(True))
     np.testing.assert_array_equal(scores(smoothed[back : back + 1]), scores(raw[back : back + 1]))
-    assert np.abs(scores(smoothed[back + 1 : back + 2]) - scores(raw[back + 1 : back + 2])).max() > 1e-3
+    assert np.abs(scores(smoothed[back + 1 : back + 2]) - scores(raw[back + 1 : back + 2])).max() > 1e-4
 
 
 def test_without_the_gate_only_digital_silence_is_silence(cheap):
@@ -613,6 +636,7 @@ def test_answers_come_at_once_and_ctrl_c_ends_it_in_peace(model):
     [
         (b"\0" * 32_001, [], 1, "the input ends 1 bytes into a sample of 2"),
         ((EXAMPLES / "16a04Fa.flac").read_bytes(), [], 1, "is an audio file, not raw PCM: give it to 'vervet predict'"),
+        (b"FORM\0\0\1\0AIFF", [], 1, "is an audio file, not raw PCM"),
         (np.full(1600, np.nan, "<f4").tobytes(), ["--pcm", "f32le"], 1, "holds NaN"),
         (b"", ["--rate", "0"], 1, "sampling rate 0"),
         (None, [], 1, "standard input is closed"),

@@ -53,9 +53,14 @@ def predict(
     Raises
     ------
     ValueError
-        If any file or segment has no answer; the message names it. A silent part of one is left out, with a warning.
+        If the table has no such index, or any file or segment has no answer; the message names it. A silent part of one
+        is left out, with a warning.
     """
     known = pd.DataFrame(index=table) if isinstance(table, pd.Index) else pd.DataFrame(table)
+    if not (audformat.is_filewise_index(known.index) or audformat.is_segmented_index(known.index)):
+        raise ValueError(
+            "the table has no index of audformat, of files or segments; audformat.utils.read_csv reads one"
+        )
     predictor = model if isinstance(model, Predictor) else load(model, threads=1)
     items = [
         Item(Path(root) / file, file, start.total_seconds(), None if pd.isna(end) else end.total_seconds())
@@ -63,7 +68,9 @@ def predict(
     ]
     rows: list[list[Any]] = []
     places: list[int] = []  # in the table, of each row
-    with closing(predict_many(predictor, items, jobs=jobs or cores(), window_s=window_s, hop_s=hop_s)) as answers:
+    with closing(
+        predict_many(predictor, items, jobs=cores() if jobs is None else jobs, window_s=window_s, hop_s=hop_s)
+    ) as answers:
         for place, answer in enumerate(answers):
             if not answer.predictions:
                 raise ValueError(answer.problem)

@@ -317,7 +317,7 @@ def mono(samples: np.ndarray, sampling_rate: int, name: str = "<array>", first: 
         If the dtype or shape is another one, or samples are NaN, infinite or far beyond full scale.
     """
     samples = np.asarray(samples)
-    if samples.dtype in (np.int16, np.int32):
+    if samples.dtype.newbyteorder("=") in (np.int16, np.int32):
         samples = samples / -float(np.iinfo(samples.dtype).min)
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"{name}: dtype {samples.dtype}; give floating point in [-1, 1], int16 or int32")

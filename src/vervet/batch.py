@@ -386,27 +386,35 @@ def meet(predictor: Predictor, items: Iterable[Item], column: str, jobs: int = 1
     Raises
     ------
     ValueError
-        If the model was not trained to enrol speakers, or no item names a speaker.
+        If the model was not trained to enrol speakers, no item names a speaker, none that does can be read, or there
+        are no jobs.
     """
 
-    def told(item: Item) -> tuple[Item, str, np.ndarray | None]:
+    def told(item: Item) -> tuple[Item, str, np.ndarray | str]:
         name = item.columns.get(column, "").strip()
         if not name or item.problem:
-            return item, name, None
+            return item, name, item.problem or ""
         try:
             return item, name, predictor.statistics(item.path, item.start_s, item.end_s)
-        except (ValueError, OSError):
-            return item, name, None
+        except (ValueError, OSError) as error:
+            return item, name, str(error)
 
     predictor.check_enrols()
+    if jobs < 1:
+        raise ValueError(f"{jobs} jobs: give at least 1")
     known: dict[str, np.ndarray] = {}
+    problem = ""
     heard = 0  # a sum, whatever order they come in
     with _threads(jobs) as readers:
         for item, name, statistics in _ahead(readers, AHEAD * jobs, told, items):
-            if statistics is not None:
+            if isinstance(statistics, str):
+                problem = problem or (name and statistics)
+            else:
                 clip = f"{name}\0{item.file}\0{item.start_s}\0{item.end_s}"
                 heard += int.from_bytes(hashlib.sha256(clip.encode()).digest()[:8])
                 known[name] = known.get(name, np.zeros_like(statistics)) + statistics
+    if not known and problem:
+        raise ValueError(f"no recording that names its speaker can be read, the first: {problem}")
     if not known:
         raise ValueError(f"no recording names its speaker in a column {column!r}; see which columns the table has")
     knowing = {name: predictor.knowing(statistics) for name, statistics in known.items()}

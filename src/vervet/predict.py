@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from itertools import chain, islice
+from numbers import Number
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ import onnxruntime
 from vervet import audio, hub
 
 BATCH = 16  # windows in one run of the network; bounds the memory, however long the recording
+LONGEST_HOP_S = 86_400.0
 NAN = "the model returned NaN; its weights are damaged, export it again"
 SHIPPED = resources.files("vervet") / "weights"
 
@@ -362,7 +364,8 @@ class Predictor:
         Raises
         ------
         ValueError
-            If the window is longer than the model's or shorter than 0.1 s, or the hop is not at least one millisecond.
+            If the window is longer than the model's or shorter than 0.1 s, or the hop is shorter than a millisecond or
+            longer than a day.
         """
         window_s = self.duration_s if window_s is None else window_s
         hop_s = window_s if hop_s is None else hop_s
@@ -371,8 +374,8 @@ class Predictor:
                 f"window of {window_s:g} s: this model hears {self.duration_s:g} s at once; "
                 f"choose {audio.SHORTEST_S:g} to {self.duration_s:g} s"
             )
-        if not 0.001 <= hop_s < float("inf"):
-            raise ValueError(f"hop of {hop_s:g} s: choose at least 0.001 s")
+        if not 0.001 <= hop_s <= LONGEST_HOP_S:
+            raise ValueError(f"hop of {hop_s:g} s: choose at least 0.001 s, at most {LONGEST_HOP_S:.0f} s")
         return window_s, hop_s
 
     def run(self, waveforms: Sequence[np.ndarray], outputs: Sequence[str] = ("logits",)) -> dict[str, np.ndarray]:
@@ -577,11 +580,13 @@ def is_one(sources: object) -> bool:
     Returns
     -------
     bool
-        Whether it is one, or at least not several. A tuple is a pair of waveform and sampling rate unless it begins
-        otherwise.
+        Whether it is one, or at least not several. A tuple is a pair of waveform and sampling rate if it begins with an
+        array or ends in a number.
     """
     if isinstance(sources, tuple):
-        return len(sources) == 2 and isinstance(sources[0], np.ndarray)
+        return len(sources) == 2 and (isinstance(sources[0], np.ndarray) or isinstance(sources[1], Number))
+    if isinstance(sources, np.ndarray) and sources.dtype.kind in "OUS":  # of names
+        return False
     one = isinstance(sources, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray)
     return one or hasattr(sources, "read") or not isinstance(sources, Iterable)
 

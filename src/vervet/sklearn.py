@@ -111,5 +111,8 @@ def _listed(X: Any) -> list[Any] | None:
         values = values.ravel().tolist() if values.ndim == 1 or values.shape[1:] == (1,) else []
     if not isinstance(values, list | tuple):
         return None
-    each = all(isinstance(value, str | os.PathLike | bytes | bytearray | memoryview | tuple) for value in values)
-    return list(values) if values and each else None
+    each = [isinstance(value, str | os.PathLike | bytes | bytearray | memoryview | tuple) for value in values]
+    if any(each) and not all(each):
+        row = each.index(False)
+        raise ValueError(f"recording {row}, counted from 0, is {values[row]!r}: give a path, bytes or a pair")
+    return list(values) if values and all(each) else None

@@ -27,7 +27,7 @@ SILENCE = "silence"
 UNCERTAIN = "uncertain"
 
 PCM = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}  # what FFmpeg calls it -> what NumPy calls it
-CONTAINERS = (b"RIFF", b"fLaC", b"OggS", b"ID3")  # how files begin that are no raw PCM
+CONTAINERS = audio.BEGINNINGS  # no raw PCM begins so; an MP3 without a title begins as PCM may
 
 FIRST_S = 1.0  # heard before the first answer
 THRESHOLD = 0.5  # of models that were not calibrated
@@ -75,7 +75,7 @@ class Heard:
 class Stream:
     """Hears chunk by chunk, and answers every hop.
 
-    The first answer comes after 1 s or a little more, for what has been heard so far; windows grow until they are
+    The first answer comes after 1 s, or up to a hop later, for what has been heard so far; windows grow until they are
     whole, and then move on by a hop each. Whole windows and the last one are those that a `Predictor`, called with the
     same `window_s` and `hop_s`, would cut from the whole recording, and without smoothing they have the same scores.
 
@@ -93,7 +93,8 @@ class Stream:
         Seconds per window, at most the model's own, which is also the default; and between two answers.
     smoothing_s : float
         Half-life of what was heard before, in seconds: scores are a mean over all windows since the last silence or
-        long gap, in which a window weighs half as much as one that came this much later. 0 switches smoothing off.
+        long gap, in which a window weighs half as much as one that came this much later, and the window of a last,
+        shorter step less by what the step is shorter. 0 switches smoothing off.
     threshold : float, optional
         Where no score reaches this, in [0, 1], the answer is `uncertain`. 0 switches it off. The model's own where not
         given, or 0.5 if it has none.
@@ -101,8 +102,9 @@ class Stream:
         How far above the noise floor speech is, in dB. Less lets more through. None switches the gate off: only digital
         silence is `silence` then.
     adapt : bool
-        Get to know the speaker: what was heard of speech, up to where a window begins, goes into its answer. For a
-        stream of one speaker, and a model that enrols; `predictor` is then one that knows the speaker so far.
+        Get to know the speaker: whole windows of speech, one after another, go into the answers for windows that begin
+        after them. For a stream of one speaker, and a model that enrols; `predictor` is then one that knows the
+        speaker so far.
 
     Raises
     ------
@@ -160,7 +162,6 @@ class Stream:
         self._hop = round(self.hop_s * predictor.sampling_rate)
         self._rest = b""  # of a PCM sample that goes on in the next chunk
         self._floor_db = math.inf
-        self._answered_s = 0.0
         self._learnt: tuple[float, np.ndarray] | None = None  # where a window of speech ends, and its statistics
         self._begin(0.0)
 
@@ -277,7 +278,8 @@ class Stream:
         """Start a stretch of unbroken sound."""
         self._origin_s = origin_s
         self._count = 0  # samples since then
-        self._mean: np.ndarray | None = None  # (classes,), the smoothed scores
+        self._answered_s = origin_s
+        self._forget()
         # windows start whole hops before 0, as long as FIRST_S of them lie behind it
         rate = self.predictor.sampling_rate
         before = max(0, self._window - round(FIRST_S * rate)) // self._hop * self._hop
@@ -287,6 +289,7 @@ class Stream:
         """Answer for what is left of a stretch, and start the next one."""
         long_enough = self._count >= int(audio.SHORTEST_S * self.sampling_rate)
         answers = [self._answer(*window) for window in self._cutter.finish()] if long_enough else []
+        self._know()
         self._begin(self.now_s)
         return answers
 
@@ -339,24 +342,39 @@ class Stream:
         elapsed_s, self._answered_s = end_s - self._answered_s, end_s
         times = round(start_s, 6), round(end_s, 6)
         if not self._is_speech(waveform, elapsed_s):
-            self._mean = None
+            self._forget()
             return Heard(*times, SILENCE, {})
         if self.adapt:
             self._meet(start, waveform, *times)
         scores = self.predictor.probabilities([waveform])[0]
-        if self._mean is not None and self.smoothing_s:
-            scores += 0.5 ** (elapsed_s / self.smoothing_s) * (self._mean - scores)
-        self._mean = scores
+        if self.smoothing_s:
+            scores = self._smoothed(scores, elapsed_s)
         best = int(scores.argmax())
         label = self.predictor.labels[best] if scores[best] >= self.threshold else UNCERTAIN
         return Heard(*times, label, dict(zip(self.predictor.labels, map(float, scores), strict=True)))
 
+    def _forget(self) -> None:
+        self._mean, self._weight = np.zeros(len(self.predictor.labels)), 0.0  # the smoothed scores, and what they count
+
+    def _smoothed(self, scores: np.ndarray, elapsed_s: float) -> np.ndarray:
+        fading = 0.5 ** (elapsed_s / self.smoothing_s)
+        step_s = min(elapsed_s, self.hop_s) if self._weight else self.hop_s  # the first weighs as one of a whole step
+        own = max(-math.expm1(-math.log(2) * step_s / self.smoothing_s), 1e-300)
+        self._weight = fading * self._weight + own
+        self._mean = self._mean + own / self._weight * (scores - self._mean)
+        return self._mean
+
     def _meet(self, start: int, waveform: np.ndarray, start_s: float, end_s: float) -> None:
         """Know the speaker from whole windows of speech that follow one another and end before this one begins."""
         if self._learnt is not None and self._learnt[0] <= start_s:
-            self.predictor, self._learnt = self.predictor.knowing(self._learnt[1]), None
+            self._know()
         if self._learnt is None and start >= 0 and len(waveform) == self._window:
             self._learnt = end_s, self.predictor.run([waveform], ("statistics",))["statistics"][0]
+
+    def _know(self) -> None:
+        """Let what was learnt last go into all that is answered from here on."""
+        if self._learnt is not None:
+            self.predictor, self._learnt = self.predictor.knowing(self._learnt[1]), None
 
     def _is_speech(self, waveform: np.ndarray, elapsed_s: float) -> bool:
         """Tell speech from a pause, by how far it rises above a noise floor that this keeps track of.
@@ -367,10 +385,10 @@ class Stream:
         if self.gate_db is None:
             return not audio.is_silent(waveform)
         found = levels(waveform, self.predictor.sampling_rate)
-        self._floor_db += RISE_DB_PER_S * elapsed_s
         # digital silence is a muted microphone or a filled gap, and says nothing about the room
         sounding = found[found > audio.SILENCE_DBFS]
         if len(sounding):
+            self._floor_db += RISE_DB_PER_S * min(elapsed_s, FRAME_S * len(sounding))
             self._floor_db = min(self._floor_db, float(np.percentile(sounding, QUIET_SHARE)))
         speech = found > np.clip(self._floor_db + self.gate_db, FAINT_DBFS, LOUD_DBFS)
         return bool(speech.sum() * FRAME_S >= min(LEAST_SPEECH_S, len(found) * FRAME_S / 2))

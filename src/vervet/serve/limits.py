@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 KEEP_ALIVE_S = 75  # a connection without a request is closed; longer than proxies keep theirs, which is 60 s
@@ -80,7 +80,8 @@ def limits_of(given: Mapping[str, Any]) -> Limits:
     for name, value in given.items():
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} {value:g}: give a positive number")
-    return Limits(**{name: value for name, value in given.items() if value is not None})
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    return replace(limits, max_held_bytes=max(limits.max_held_bytes, limits.max_bytes))  # one body can always be held
 
 
 class Refused(Exception):

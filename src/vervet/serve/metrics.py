@@ -81,13 +81,17 @@ class Observed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or one connection."""
         start_s = time.perf_counter()
-        status = 101 if scope["type"] == "websocket" else GONE
+        status = GONE
 
         async def send_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), *HEADERS]
+            elif message["type"] == "websocket.accept":
+                status = 101
+            elif message["type"] == "websocket.close" and status == GONE:
+                status = 403  # what the server makes of it
             await send(message)
 
         try:

@@ -150,12 +150,18 @@ def _check_length(name: str, duration_s: float, window_s: float, hop_s: float, l
             f"{name}: lasts {duration_s:.1f} s, and {limits.max_duration_s:g} s are answered here; "
             "send it in parts, or use 'vervet predict'",
         )
-    windows = 1 + max(0, math.ceil((duration_s - window_s) / hop_s))
+    windows = 1 + max(0, math.ceil((duration_s - max(window_s, hop_s)) / hop_s - 1e-9))
     most = limits.max_detailed_windows if detail else limits.max_windows
     if windows > most:
         raise Refused(
             422,
             "invalid_request",
             f"{name}: has {windows} windows, and {most} are answered at once{' with detail' if detail else ''}; "
-            f"choose a hop of {math.ceil(duration_s / most * 1000) / 1000:g} s or more",
+            f"choose a hop of {_least_hop_s(duration_s, window_s, most):g} s or more",
         )
+
+
+def _least_hop_s(duration_s: float, window_s: float, most: int) -> float:
+    """The shortest hop, in whole milliseconds, with no more than `most` windows."""
+    hop_s = (duration_s - window_s) / (most - 1) if most > 1 else duration_s
+    return math.ceil(min(max(hop_s, 0.001), duration_s) * 1000) / 1000

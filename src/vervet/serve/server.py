@@ -56,12 +56,14 @@ def serve(
     Raises
     ------
     ValueError
-        If there are no jobs.
+        If there are no jobs, or the time of grace is no time.
     OSError
         If the address cannot be listened on.
     """
     if jobs < 1:
         raise ValueError(f"{jobs} jobs: give at least 1")
+    if not 0 <= grace_s < math.inf:
+        raise ValueError(f"--grace-s {grace_s:g}: give seconds, 0 or more")
     limits = limits or Limits()
     listener = listen(host, port)
     _allow_many_files()
@@ -149,8 +151,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; at once after a second signal. The signal is not raised again, as uvicorn would."""
-        self.force_exit = self.should_exit
-        self.should_exit = self._service.draining
+        self.force_exit = self.should_exit = self._service.draining
         if not self._service.draining:
             self._service.draining = True
             self._leave_s = time.monotonic() + self._grace_s

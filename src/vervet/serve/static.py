@@ -44,6 +44,7 @@ def write_page(out: Path, model: str | Path | None = None, runtime: Path | None 
     ValueError
         If there is no such model, the folder holds something, or the runtime is not to be had.
     """
+    out = out.resolve()  # an empty folder may be named as `.`, or by a link
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: is there already; remove it, or choose another folder")
     name, content = find_model(model)

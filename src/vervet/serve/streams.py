@@ -40,7 +40,12 @@ def is_welcome(websocket: WebSocket, origins: Iterable[str]) -> bool:
     """
     origin = websocket.headers.get("origin")
     own = websocket.headers.get("host")
-    return origin is None or urlsplit(origin).netloc == own or not {origin, "*"}.isdisjoint(origins)
+    if origin is None or not {origin, "*"}.isdisjoint(origins):
+        return True
+    try:
+        return urlsplit(origin).netloc == own
+    except ValueError:  # no address at all
+        return False
 
 
 async def converse(websocket: WebSocket, service: Service) -> None:

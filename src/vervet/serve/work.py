@@ -130,13 +130,13 @@ class Work:
 
     def _put_back(self, jobs: list[_Job]) -> None:
         with self._ready:
+            dropped = [job for job in jobs if job.given_up]  # what is put back is another thread's from here on
             for job in jobs:
                 if not job.given_up:
                     job.line.append(job)
                     self._ready.notify()
-        for job in jobs:
-            if job.given_up:
-                job.steps.close()
+        for job in dropped:
+            job.steps.close()
 
     def _judge(self, jobs: list[_Job]) -> None:
         try:

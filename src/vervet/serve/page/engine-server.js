@@ -69,7 +69,7 @@ async function answered(request) {
 function isRead(bytes) {
   const head = new Uint8Array(bytes, 0, Math.min(4, bytes.byteLength));
   const text = String.fromCharCode(...head);
-  return BEGINNINGS.some((beginning) => text.startsWith(beginning)) || (head[0] === 0xff && head[1] >= 0xe0);
+  return BEGINNINGS.some((beginning) => text.startsWith(beginning)) || (head[0] === 0xff && head[1] >= 0xe0 && (head[1] & 6) !== 0); // MP3, not AAC
 }
 
 function fromBase64(text) {
