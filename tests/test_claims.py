@@ -41,6 +41,12 @@ def test_only_what_both_sides_ran_on_counts():
     assert (found.seeds, found.gain) == (1, pytest.approx(0.2))
 
 
+@pytest.mark.parametrize("right", [0, 50, 100])
+def test_two_that_are_alike_cannot_be_told_apart(right):
+    (found,) = evidence(CLAIM, [record("a", right, 100), record("b", right, 100)])
+    assert found.verdict == "within chance"
+
+
 def test_folds_are_pooled_and_seeds_averaged():
     runs = [record("a", right, 100, fold=fold, seed=seed) for seed, fold, right in ((0, 0, 90), (0, 1, 70), (1, 0, 60))]
     runs += [record("b", 50, 100, fold=fold, seed=seed) for seed, fold in ((0, 0), (0, 1), (1, 0))]

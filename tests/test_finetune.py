@@ -116,6 +116,24 @@ def test_on_the_hub_its_card_gives_the_estimate_of_the_folds(tuned, tmp_path, ca
     assert "of a fine-tuning, give the folder that has it and the folds" in capsys.readouterr().err
 
 
+def test_corrected_labels_are_another_fine_tuning(base, tmp_path, capsys):
+    data = tones(tmp_path / "data", ("ann", "ben", "cai"), takes=2)
+    assert main(words(data, base, tmp_path / "run")) == 0
+    (data / "anger" / "ann" / "0.wav").rename(data / "awe" / "ann" / "7.wav")
+    (data / "awe" / "ann" / "0.wav").rename(data / "anger" / "ann" / "0.wav")
+    (data / "awe" / "ann" / "7.wav").rename(data / "awe" / "ann" / "0.wav")
+    assert main(words(data, base, tmp_path / "run")) == 0  # a file that is named alike is the same to it
+    rows = [f"{path.relative_to(data)},{path.parent.parent.name},{path.parent.name}" for path in data.rglob("*.wav")]
+    clips = table(data / "clips.csv", rows, "file,emotion,speaker")
+    assert main(words(clips, base, tmp_path / "other")) == 0
+    first = rows[0].split(",")
+    relabelled = ",".join([first[0], "awe" if first[1] == "anger" else "anger", first[2]])
+    table(clips, [relabelled, *rows[1:]], "file,emotion,speaker")
+    capsys.readouterr()
+    assert main(words(clips, base, tmp_path / "other")) == 1
+    assert "holds a run of other clips: 1 differ" in capsys.readouterr().err
+
+
 def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
     """The recipe as it is, from a base that gets to know speakers."""
     front_end = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=32, width=24)

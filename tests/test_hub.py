@@ -193,6 +193,23 @@ def test_a_leaky_score_is_called_so_and_kept_from_lists(run):
     assert "EmoDB is in the public domain (CC0 1.0)" in card.text
 
 
+def test_copies_among_clips_of_ones_own_make_a_score_leaky(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    audit = json.loads((copy / "audit.json").read_text())
+    (copy / "audit.json").write_text(json.dumps(audit | {"leaky": True}))
+    folder = publish(copy, tmp_path / "hub", "cc0-1.0")
+    card = ModelCard.load(folder / "README.md")
+    assert "> **The test is leaky.**" in card.text
+    assert card.data.eval_results is None
+    assert json.loads((folder / "config.json").read_text())["leaky"] is True
+
+
+def test_what_the_base_may_have_heard_is_said(run):
+    text = model_card(evaluate([run])[-1], ["table"], 1000, "apache-2.0", "name", unsure=True)
+    assert "whether that has heard test clips is not known" in text
+    assert "The test is not leaky" not in text
+
+
 def test_weights_that_may_not_be_published_are_not(run, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"does not know the terms of corpus table.*--licence"):
         publish(run, tmp_path / "out")

@@ -127,7 +127,7 @@ def test_nobody_is_told_of_itself_nor_of_other_speakers():
     images = torch.full((8, 1, 2, 4), 0.5)
     for index in range(8):
         images[index] *= 10.0**-index  # every sum tells of whom it is
-    told = tell(images, 4, torch.Generator().manual_seed(0))
+    told = tell(images, torch.arange(len(images)), 4, torch.Generator().manual_seed(0))
     own = statistics(images, heard(images))
     many = set()
     for index in range(8):
@@ -140,6 +140,20 @@ def test_nobody_is_told_of_itself_nor_of_other_speakers():
         assert any(torch.isclose(told[index, 0, 0], total, rtol=1e-5) for total in sums)
     assert many <= {0, 1, 3}
     assert len(many) > 1
+
+
+def test_a_clip_that_fills_its_group_up_is_not_told_of_itself():
+    images = torch.rand(8, 1, 2, 4) + 0.1
+    images[1:4], images[7] = images[0], images[4]  # a speaker of one clip, and one of three
+    clips = torch.tensor([0, 0, 0, 0, 4, 5, 6, 4])
+    own = statistics(images, heard(images))
+    for seed in range(20):
+        told = tell(images, clips, 4, torch.Generator().manual_seed(seed))
+        assert (told[:4] == 0).all()
+        for first, second in ((4, 7), (7, 4)):
+            assert told[first, 2, 0] <= 2 * 4  # columns of the two others at most
+            sums = [torch.zeros(()), own[5, 0, 0], own[6, 0, 0], own[5, 0, 0] + own[6, 0, 0]]
+            assert any(torch.isclose(told[first, 0, 0], total, rtol=1e-5) for total in sums), second
 
 
 def test_a_group_is_disturbed_by_one_room_and_one_voice():

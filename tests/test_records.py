@@ -84,6 +84,17 @@ def test_add_merges_replaces_and_sorts(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
 
 
+def test_a_pooled_record_goes_when_one_of_its_folds_is_filed_anew(tmp_path):
+    path = tmp_path / "results.json"
+    right, wrong = ((5, 0), (0, 5)), ((0, 5), (5, 0))
+    pooled = record(((10, 0), (0, 10)), fold="all", folds=[0, 1])
+    add(path, [record(right, fold=0), record(right, fold=1), pooled])
+    assert [one["fold"] for one in add(path, [record(right, fold=1, minutes=1.0)])] == [0, 1, "all"]
+    assert [one["fold"] for one in add(path, [record(wrong, fold=1)])] == [0, 1]
+    (row,) = summarise(load(path))
+    assert row["wa"] == (0.5, None)
+
+
 def test_a_fault_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "results.json"
     add(path, [record()])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,12 @@ from vervet.training.fit import (
     fit,
     kept_epoch,
     loss_of,
+    predict,
     usable,
 )
 from vervet.training.linear import fit_linear
 from vervet.training.pool import Images, make_pool
-from vervet.training.run import commit
+from vervet.training.run import check_speakers, commit, sides_of
 from vervet.training.study import folds_of, read_study, run_jobs, unfiled, with_lenders
 
 SMALL = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
@@ -551,7 +553,50 @@ def test_failing_folds_are_named_and_others_finish(tiny_recipe, tiny_corpus, tmp
     assert (tmp_path / "runs" / "fold-4" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("fold", ["some", "1-", "-1", "1,1", "2-1", ""])
+def test_finished_folds_of_something_else_are_not_taken_for_ones_own(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    table = tmp_path / "clips.csv"
+    header, *rows = tiny_corpus.read_text().splitlines()
+    table.write_text("\n".join([header, *(f"{tiny_corpus.parent}/{row}" for row in rows)]) + "\n")
+    more = ("--stages=teacher", "--teacher.epochs=1", "--fold", "0-1", "--jobs", "2")
+    again = words(tiny_recipe, table, tmp_path / "runs", *more)
+    assert main(again) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("fold-*/*")}
+    assert main(again) == 0
+    capsys.readouterr()
+    assert main([word if word != "speaker" else "clip" for word in again]) == 1
+    assert "protocol ('speaker' there, 'clip' here)" in capsys.readouterr().err
+    first = rows[0].split(",")[1]
+    corrected = rows[0].replace(f",{first},", ",sadness," if first != "sadness" else ",anger,")
+    table.write_text("\n".join([header, *(f"{tiny_corpus.parent}/{row}" for row in [corrected, *rows[1:]])]) + "\n")
+    for typed in (again, words(tiny_recipe, table, tmp_path / "runs" / "fold-0", *more[:2])):
+        assert main(typed) == 1
+        assert "fold-0 holds a run of other clips: 1 differ, the first " in capsys.readouterr().err
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("fold-*/*")}
+    assert after == before
+
+
+def test_clips_of_nobody_are_not_taken_for_one_speaker(tiny_corpus, tmp_path):
+    recipe = replace(Recipe(), student=Stage(enrol=4, alpha=0.0))
+    utterances = [replace(one, speaker="") for one in load_corpus("table", tiny_corpus)]
+    sides = sides_of(utterances, "clip", 0, recipe)
+    with pytest.raises(
+        ValueError, match=r"tells of other clips .*; name the speakers, or .*student\.enrol=0"
+    ):
+        check_speakers(recipe, sides)
+    check_speakers(Recipe(), sides)
+    check_speakers(recipe, sides_of(load_corpus("table", tiny_corpus), "clip", 0, recipe))
+
+
+@pytest.mark.parametrize("shape", [{"position": "learned"}, {"position": "ice"}, {"stem": (4,)}])
+def test_networks_that_need_all_columns_get_them(shape):
+    config = Vit(depth=1, heads=1, dim_head=8, embed_dim=16, mlp_dim=16, mask_padding=True, **shape)
+    images = torch.rand(2, 1, *config.image)
+    images[..., 90:] = 0
+    logits, _ = predict(VisionTransformer(config, 3), images, torch.device("cpu"))
+    assert logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize("fold", ["some", "1-", "-1", "1,1", "2-1", "0,7-5", ""])
 def test_folds_that_are_none(fold, tiny_recipe, tiny_corpus, tmp_path, capsys):
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", f"--fold={fold}")) == 1
     assert "--fold" in capsys.readouterr().err
@@ -590,6 +635,7 @@ def test_a_study_names_every_run(tiny_recipe, tmp_path):
             "weights are to come from .*emodb-paper-fast-0/fold-0, which the study does not train",
         ),
         (2 * "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0'}\n", "asked for twice: .*fold-0"),
+        ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', teacher: tiny}", "fold-0 waits for itself"),
         ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', settings: [--x=1]}", "unknown setting 'x'"),
     ],
 )

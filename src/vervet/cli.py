@@ -403,16 +403,18 @@ def _own_cache() -> Path:
 def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     from vervet.evaluation.run import evaluate, summary
     from vervet.training.pretrained import load_base, start_from
-    from vervet.training.study import Job, folds_of, run_jobs
+    from vervet.training.study import Job, check_finished, folds_of, run_jobs
 
     if args.init:
         recipe = start_from(recipe, load_base(args.init))
     if args.teacher:
         raise ValueError("--teacher belongs to one fold; several need a study, see docs/training.md")
     folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
-    words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *args.settings)
+    base = ("--init", args.init) if args.init else ()
+    words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *base, *args.settings)
     jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}", recipe) for fold in folds]
-    more = _passed_on(args, "root", "cache", "cpu", "compile", "init", "no_export")
+    check_finished(jobs, args.root)
+    more = _passed_on(args, "root", "cache", "cpu", "compile", "no_export")
     folders = run_jobs(jobs, args.jobs, more)
     if args.protocol != "all":  # which tests nothing
         print(summary(evaluate(folders)))

@@ -50,7 +50,8 @@ class FrontEnd:
     def __post_init__(self) -> None:
         _require(self.win_length <= self.n_fft, "win_length must not exceed n_fft")
         _require(self.win_length % 2 == 0, "win_length must be even")
-        _require(min(self.sampling_rate, self.hop_length, self.n_mels, self.width) > 0, "sizes must be positive")
+        sizes = (self.sampling_rate, self.win_length, self.hop_length, self.n_mels, self.width)
+        _require(min(sizes) > 0, "sizes must be positive")
         _require(self.duration_s > 0 and self.top_db > 0, "duration_s and top_db must be positive")
 
     @property
@@ -76,7 +77,7 @@ class Online:
     stretch: float = 0.0  # the time axis is scaled by exp(u), u uniform in [-stretch, stretch]
     warp: float = 0.0  # the frequency axis likewise: another length of the vocal tract
     colour_db: float = 0.0  # a smooth curve over the bands is added, of at most this: other microphones and rooms
-    noise: float = 0.0  # probability of steady noise; its level is drawn from 20 to 60 dB below the loudest point
+    noise: float = 0.0  # probability of steady noise; its level, 20 to 60 dB below the loudest point, varies by band
     hiss: float = 0.0  # probability of steady noise coloured like the voice itself, 10 to 50 dB below its loud moments
     band_limit: float = 0.0  # probability that the lowest and highest bands are black: telephones and codecs
     time_mask: int = 0  # columns blackened, at most; drawn twice
@@ -105,6 +106,7 @@ class Augment:
         _require(self.versions[:1] == ("original",), "versions must begin with 'original'")
         _require(len(set(self.versions)) == len(self.versions), "versions must not repeat")
         _require(all(speed > 0 for speed in self.speeds) and len(self.speeds) > 0, "speeds must be positive")
+        _require(min(self.noise_sigma, self.shift_s) >= 0, "noise_sigma and shift_s must not be negative")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class Vit:
         _require(by_column or not columns_only, "mask_padding, time_convs and reduce need patches that are columns")
         _require(self.image[0] % 2 ** len(self.reduce) == 0, f"reduce halves {self.image[0]} bands too often")
         _require(self.time_convs >= 0 and 0 <= self.dropout < 1, "time_convs and dropout must be in their ranges")
-        _require(min(self.depth, self.heads, self.dim_head, self.embed_dim, self.mlp_dim) > 0, "sizes must be positive")
+        sizes = (self.depth, self.heads, self.dim_head, self.embed_dim, self.mlp_dim, *self.reduce, *self.stem)
+        _require(min(sizes) > 0, "sizes must be positive")
         for side, patch, name in zip(self.image, self.patch, ("height", "width"), strict=True):
             _require(patch > 0 and side % patch == 0, f"patch {name} {patch} does not divide image {name} {side}")
         _require(self.embed_dim % 2 == 0, "embed_dim must be even")
@@ -247,6 +250,7 @@ class Recipe:
             settings = getattr(self, stage)
             chooses = isinstance(settings, Stage) and settings.keep == "best"
             _require(self.validate or not chooses, f"{stage}.keep is best, but without validate nothing chooses")
+        _require(self.teacher.alpha == 0, "teacher.alpha is 0: there is no feature that a teacher could match")
         _require(self.teacher.head_l2 == self.matching.head_l2 == 0, "head_l2 is a setting of the stage student")
         size = (self.front_end.n_mels, self.front_end.width)
         for name in ("teacher_network", "student_network"):

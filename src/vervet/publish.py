@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from vervet.config import read_json
+from vervet.corpora import OWN
 from vervet.evaluation.run import evaluate
 from vervet.export import export
 from vervet.models.checkpoint import load_network, save, to_hub, write_atomically, write_json
@@ -92,23 +93,26 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
     licence = _licence(card["corpora"], licence)
     out.mkdir(parents=True, exist_ok=True)
     save(out / "model.safetensors", network.state_dict(), {"card": "config.json"})
-    write_json(out / "config.json", to_hub(card))
+    write_json(out / "config.json", to_hub(card | {"leaky": record["leaky"]}))
     export(run, out / "model.onnx")
     recipes = [run / "recipe.yaml", *(run / part / "recipe.yaml" for part in ("final", "fold-0"))]  # of a fine-tuning
     write_atomically(out / "recipe.yaml", next(path for path in recipes if path.exists()).read_bytes())
     parameters = sum(tensor.numel() for tensor in network.parameters())
-    text = model_card(record, card["corpora"], parameters, licence, out.resolve().name)
+    started = (card.get("base") or {}).get("corpora", [])
+    text = model_card(record, card["corpora"], parameters, licence, out.resolve().name, {*started} & {*OWN} != set())
     write_atomically(out / "README.md", text.encode())
     return out
 
 
 def _measured(run: Path) -> dict[str, Any]:
     """The record that the card tells of: that of the run's test, or the estimate of a fine-tuning, from its folds."""
+    audits = [read_json(path) for path in (*run.glob("audit.json"), *run.glob("fold-*/audit.json"))]
+    leaky = {"leaky": True} if any(audit["leaky"] for audit in audits) else {}  # also where the protocol is not
     if (run / "metrics.json").exists() and not (run / "run.json").exists():
-        record = read_json(run / "metrics.json")[-1]
-        return record | {"uncertain_below": read_json(run / "model.json")["uncertain_below"]}
+        record = read_json(run / "metrics.json")[-1] | leaky
+        return record | {"uncertain_below": read_json(run / "model.json").get("uncertain_below", 0.0)}
     if records := evaluate([run]):
-        return records[-1]
+        return records[-1] | leaky
     told = "trained on all clips, so there is no score that its card could have"
     raise ValueError(f"{run}: {told}; of a fine-tuning, give the folder that has it and the folds")
 
@@ -128,7 +132,9 @@ def _licence(corpora: Sequence[str], given: str | None) -> str:
     return given or "apache-2.0"
 
 
-def model_card(record: dict[str, Any], corpora: Sequence[str], parameters: int, licence: str, name: str) -> str:
+def model_card(
+    record: dict[str, Any], corpora: Sequence[str], parameters: int, licence: str, name: str, unsure: bool = False
+) -> str:
     """Write the card of a model.
 
     Parameters
@@ -144,6 +150,8 @@ def model_card(record: dict[str, Any], corpora: Sequence[str], parameters: int, 
         Of the weights.
     name : str
         Of the model, without its owner.
+    unsure : bool, optional
+        Whether it started from a model that may have heard the test clips.
 
     Returns
     -------
@@ -154,7 +162,7 @@ def model_card(record: dict[str, Any], corpora: Sequence[str], parameters: int, 
     titles = _titles(corpora)
     sections = (
         f"---\n{_metadata(record, corpora, licence, name).to_yaml()}\n---\n",
-        _test(record, titles),
+        _test(record, titles, unsure),
         _network(record, parameters, name, titles),
         _scores(record),
         _limits(record, corpora),
@@ -192,7 +200,7 @@ def _metadata(record: dict[str, Any], corpora: Sequence[str], licence: str, name
     )
 
 
-def _test(record: dict[str, Any], titles: str) -> str:
+def _test(record: dict[str, Any], titles: str, unsure: bool) -> str:
     """Say what the scores are of, before anything else."""
     network = "teacher" if record["network"] == "teacher" else "student"
     verdict = (
@@ -212,6 +220,8 @@ def _test(record: dict[str, Any], titles: str) -> str:
     else:
         where = f"(protocol `{protocol}`, fold {record['fold']})"
         tested, verdict = f"Tested on {record['n_test']} items: {TESTED[protocol]} {where}.", verdict.format("it")
+    if unsure and not record["leaky"]:
+        verdict = "It started from a model of other recordings; whether that has heard test clips is not known."
     return f"""# Emotion in speech: a Vervet {network}, trained on {titles}
 
 > {tested}

@@ -110,7 +110,7 @@ class Evidence:
     @property
     def verdict(self) -> Verdict:
         """What the gain says of the claim."""
-        if abs(self.gain) < ERRORS * self.error:
+        if self.gain == 0 or abs(self.gain) < ERRORS * self.error:
             return "within chance"
         return "holds" if self.gain > 0 else "the opposite holds"
 

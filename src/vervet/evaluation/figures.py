@@ -5,6 +5,7 @@ Each function returns a matplotlib Figure and touches no global state; `figure.s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -413,11 +414,16 @@ def _chosen(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     for row in rows:
         if row.get("chosen"):
             return row
-    if scored := [row for row in rows if row.get("validation_uar") is not None]:
+    if scored := [row for row in rows if _known(row.get("validation_uar"))]:
         return max(scored, key=lambda row: row["validation_uar"])
-    if measured := [row for row in rows if row.get("validation_loss") is not None]:
+    if measured := [row for row in rows if _known(row.get("validation_loss"))]:
         return min(measured, key=lambda row: row["validation_loss"])
     return None
+
+
+def _known(value: float | None) -> bool:
+    """Whether something was validated: NaN stands where nothing was."""
+    return value is not None and math.isfinite(value)
 
 
 def _stage_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -431,10 +437,10 @@ def _stage_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
     axes.yaxis.set_minor_locator(NullLocator())
     lines = {}
     for name, key, colour in (("training loss", "train_loss", MUTED), ("validation loss", "validation_loss", ORANGE)):
-        points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+        points = [(row["epoch"], row[key]) for row in rows if _known(row.get(key))]
         if points:
             (lines[name],) = axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8)
-    points = [(row["epoch"], 100 * row["validation_uar"]) for row in rows if row.get("validation_uar") is not None]
+    points = [(row["epoch"], 100 * row["validation_uar"]) for row in rows if _known(row.get("validation_uar"))]
     if points:
         right = axes.twinx()
         _plain(right)

@@ -192,6 +192,7 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
 
     A record replaces that of the same corpus, protocol, network, recipe, seed and fold. A matched student of a recipe
     in which only settings of the stage `student` were changed is that of the unchanged recipe, and not filed beside it.
+    The pooled record of a seed goes as soon as one of its folds is replaced alone.
     The file appears whole or not at all; two programs should not add at the same time.
 
     Parameters
@@ -215,7 +216,8 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
     _validate_all(new, "new records")
     old = load(results_path) if results_path.exists() else []
     by_key = {key_of(record): record for record in old + new}
-    merged = sorted((record for record in by_key.values() if not _repeats(record, by_key)), key=order)
+    kept = [record for record in by_key.values() if not (_repeats(record, by_key) or _outdated(record, by_key))]
+    merged = sorted(kept, key=order)
     results_path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(results_path, _json(merged))
     return merged
@@ -245,6 +247,15 @@ def _repeats(record: Record, by_key: Mapping[tuple, Record]) -> bool:
     name, *changed = record["recipe"].split(" --")
     later = record["network"] == "student-matched" and {setting.split(".")[0] for setting in changed} == {"student"}
     return later and key_of(record | {"recipe": name}) in by_key
+
+
+def _outdated(record: Record, by_key: Mapping[tuple, Record]) -> bool:
+    """Whether this is a pooled record, all of whose folds are there and have other predictions in sum."""
+    if record["fold"] != "all" or "folds" not in record:
+        return False
+    folds = [by_key.get((*key_of(record)[:-1], fold)) for fold in record["folds"]]
+    known = [fold["confusion"] for fold in folds if fold is not None]
+    return len(known) == len(folds) and not np.array_equal(np.sum(known, axis=0), record["confusion"])
 
 
 def _json(records: Sequence[Record]) -> str:

@@ -13,13 +13,17 @@ from vervet.training.pool import Images
 BATCH = 64
 
 
-def tell(images: Tensor, group: int, generator: torch.Generator) -> Tensor:
+def tell(images: Tensor, clips: Tensor, group: int, generator: torch.Generator) -> Tensor:
     """Tell each image the statistics of some others of its speaker: of none, one, three or all in its group.
+
+    Fewer where a clip is in its group more than once: nobody is told of itself.
 
     Parameters
     ----------
     images : Tensor
         (batch, 1, n_mels, width) float32; each `group` that follow one another are of one speaker.
+    clips : Tensor
+        (batch,) int64, of which clip each image is.
     group : int
         At least 2.
     generator : torch.Generator
@@ -34,9 +38,9 @@ def tell(images: Tensor, group: int, generator: torch.Generator) -> Tensor:
     drawn = torch.randint(4, (len(found), group, 1), generator=generator, device=images.device)
     wanted = torch.where(drawn < 2, drawn, torch.where(drawn == 2, min(3, group - 1), group - 1))
     chance = torch.rand(len(found), group, group, generator=generator, device=images.device)
-    chance.diagonal(dim1=1, dim2=2).fill_(2.0)  # nobody is told of itself
-    chosen = (chance.argsort(dim=2).argsort(dim=2) < wanted).to(found)  # (groups, group, group)
-    return torch.einsum("gij,gjsb->gisb", chosen, found).flatten(0, 1)
+    same = clips.view(-1, group, 1) == clips.view(-1, 1, group)  # (groups, group, group)
+    chosen = (chance.masked_fill(same, 2.0).argsort(dim=2).argsort(dim=2) < wanted) & ~same
+    return torch.einsum("gij,gjsb->gisb", chosen.to(found), found).flatten(0, 1)
 
 
 @torch.inference_mode()

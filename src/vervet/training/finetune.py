@@ -26,7 +26,7 @@ from vervet.machine import cores
 from vervet.models.checkpoint import write_atomically, write_json
 from vervet.training.pretrained import Base, load_base, start_from
 from vervet.training.run import differences, settings_of
-from vervet.training.study import Job, run_jobs
+from vervet.training.study import Job, check_finished, run_jobs
 
 RECIPE = Path("finetune")  # comes with Vervet
 ENROL = "--student.enrol=4"  # where the base gets to know speakers, and all are named; a setting of one's own wins
@@ -99,6 +99,7 @@ def finetune(
         for fold in range(len(sides))
     ]
     final = [] if protocol == "table" else [Job((*words, "--protocol", "all"), out / "final", recipe)]
+    check_finished([*folds, *final], data)
     at_a_time = min(len(folds + final), cores() if jobs is None else jobs)
     run_jobs([*folds, *final], at_a_time, ("--root", str(data), "--no-export", *more))
     return _publish(out, [job.folder for job in folds], (final or folds)[0].folder)
@@ -223,7 +224,7 @@ def _publish(out: Path, folds: Sequence[Path], final: Path) -> list[dict[str, An
         card = read_json(final / "model.json")
         told = ("protocol", "folds", "n_test", "wa", "uar", "uar_interval", "interval_over")
         estimate = {key: record[key] for key in told if key in record}
-        if "temperature" not in card:
+        if "temperature" not in card and final not in folds:  # else the test side would choose it
             card |= asdict(_calibration(tested))
         write_atomically(out / "model.safetensors", (final / "model.safetensors").read_bytes())
         write_json(out / "model.json", card | {"estimate": estimate})

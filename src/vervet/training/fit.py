@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from vervet.config import FrontEnd, Online, Precision, Stage, Vit
+from vervet.config import FrontEnd, Online, Precision, Stage
 from vervet.evaluation.metrics import scores
 from vervet.models.checkpoint import load, save, write_atomically
 from vervet.models.patches import heard
@@ -122,7 +122,7 @@ def predict(
     for indices in torch.arange(len(images)).split(EVALUATION_BATCH):
         with autocast(device, precision):
             known = () if told is None else (told[indices].to(device),)
-            logits, features = model(_trimmed(images[indices].to(device), model.config), *known)
+            logits, features = model(_trimmed(images[indices].to(device), model), *known)
         parts.append((logits.float().cpu(), features.float().cpu()))
     logits, features = zip(*parts, strict=True)
     return torch.cat(logits), torch.cat(features)
@@ -374,9 +374,9 @@ class _Loop:
         batches = _order(self.train, self.stage, seed).to(self.device).split(size)[: self.SETTLING]
         for number, indices in enumerate(batches, 1):
             images, _, _ = self.train.batch(indices)
-            told = tell(images, self.stage.enrol, self.generator) if self.stage.enrol else None
+            told = tell(images, indices, self.stage.enrol, self.generator) if self.stage.enrol else None
             reduce.momentum = 1 / number  # so that the running mean is the mean of all
-            self.model.tokens(_trimmed(images, self.model.config), speaker=told)
+            self.model.tokens(_trimmed(images, self.model), speaker=told)
         reduce.momentum = Reduce.momentum
         self.model.eval()
 
@@ -398,13 +398,13 @@ class _Loop:
         images, emotions, targets = self.train.batch(self.indices)
         if online != Online():
             images = disturb(images, online, self.generator, self.group, self.front_end)
-        told = (tell(images, stage.enrol, self.generator),) if stage.enrol else ()
+        told = (tell(images, self.indices, stage.enrol, self.generator),) if stage.enrol else ()
         if online != Online() or self.weights is not None:
             emotions = self._shares(emotions)
         if online != Online():
             images, emotions, targets = mix(images, emotions, online, self.generator, targets, stage.enrol)
         with autocast(self.device, self.precision):
-            logits, features = self.prepared(_trimmed(images, self.model.config), *told)
+            logits, features = self.prepared(_trimmed(images, self.model), *told)
         loss = loss_of(stage, logits, features, emotions, targets)
         self.accelerator.backward(loss)
         self.optimizer.step()
@@ -428,12 +428,12 @@ def _average(averaged: VisionTransformer, model: VisionTransformer, decay: float
         mean.copy_(now)  # what BatchNorm has seen is a running mean already
 
 
-def _trimmed(images: Tensor, config: Vit) -> Tensor:
-    """Without the columns at the end that are black in all images, where a network masks them anyway.
+def _trimmed(images: Tensor, model: VisionTransformer) -> Tensor:
+    """Without the columns at the end that are black in all images, where a network masks them and needs no others.
 
     A GPU would have to wait for the answer to how many these are: they stay.
     """
-    if not config.mask_padding or images.is_cuda:
+    if not (model.config.mask_padding and model.elastic) or images.is_cuda:
         return images
     numbers = torch.arange(1, images.shape[-1] + 1, device=images.device)
     return images[..., : max(1, int((heard(images) * numbers).max()))]

@@ -21,12 +21,12 @@ from accelerate import Accelerator
 
 import vervet
 from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge, read_json
-from vervet.corpora import corpus_root, load_corpus
+from vervet.corpora import Utterance, corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
 from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.enrolled import COUNTS
-from vervet.evaluation.leakage import audit
+from vervet.evaluation.leakage import audit, read_split
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.machine import locked, processor
 from vervet.models.checkpoint import load_network, write_atomically, write_json
@@ -110,9 +110,8 @@ def train(
     accelerator = Accelerator(cpu=cpu, dynamo_backend="inductor" if compiled else "no")
     root = corpus_root(corpus, root)
     utterances, removed = clean(load_corpus(corpus, root), recipe.silent, recipe.contradictory)
-    sides = split(utterances, protocol, fold, recipe.seed, recipe.augment.versions)
-    if not recipe.validate:
-        sides = sides.without_validation(recipe.augment.versions)
+    sides = sides_of(utterances, protocol, fold, recipe)
+    check_speakers(recipe, sides)
     labels = in_order(utterance.emotion for utterance in utterances)
     if base:
         check_unheard(base, utterances, sides)
@@ -159,6 +158,51 @@ def train(
     return out
 
 
+def sides_of(utterances: Sequence[Utterance], protocol: str, fold: int, recipe: Recipe) -> Split:
+    """What a recipe trains on and tests: without a validation side where it wants none."""
+    sides = split(utterances, protocol, fold, recipe.seed, recipe.augment.versions)
+    return sides if recipe.validate else sides.without_validation(recipe.augment.versions)
+
+
+def check_speakers(recipe: Recipe, sides: Split) -> None:
+    """Refuse to tell a network of speakers that nobody knows: strangers would be taken for one person.
+
+    Raises
+    ------
+    ValueError
+        Names the first clip without a speaker, and the setting.
+    """
+    enrolling = [stage for stage in ("teacher", "matching", "student") if getattr(recipe, stage).enrol]
+    nameless = [sample.utterance.path.name for sample in sides.train if not sample.utterance.speaker]
+    if enrolling and nameless:
+        raise ValueError(
+            f"{enrolling[0]}.enrol tells of other clips by the same speaker, but {len(nameless)} have none, the first "
+            f"{nameless[0]}; name the speakers, or train with --{enrolling[0]}.enrol=0"
+        )
+
+
+def check_clips(out: Path, sides: Split) -> None:
+    """Refuse clips other than those that a run was trained and tested with, or with other labels.
+
+    Raises
+    ------
+    ValueError
+        Says how many differ, and how the first one does.
+    """
+    told = [("emotion", "speaker"), ("split", "corpus", "source", "version")]
+    known, here = (
+        {tuple(row[key] for key in told[1]): tuple(row[key] for key in told[0]) for row in rows}
+        for rows in (read_split(out / "split.csv"), sides.rows())
+    )
+    differing = sorted(key for key in known.keys() | here.keys() if known.get(key) != here.get(key))
+    if differing:
+        there, now = (", ".join(side.get(differing[0], ("not there",))) for side in (known, here))
+        raise ValueError(
+            f"{out} holds a run of other clips: {len(differing)} differ, the first {'/'.join(differing[0])} ({there} "
+            f"there, {now} here). Choose another --out"
+        )
+
+
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """All that a run folder is bound to, as `run.json` holds it: stages may be added later, the rest may not change."""
     return json.loads(json.dumps({key: value for key, value in asdict(recipe).items() if key != "stages"}))
@@ -180,6 +224,7 @@ def _open(
         differing = differences(read_record(out), identity)
         if differing:
             raise ValueError(f"{out} holds another run, which differs in {'; '.join(differing)}. Choose another --out")
+        check_clips(out, sides)
         return
     # `run.json` comes last: a run that was killed before it left some of the others, and they are written again.
     if any(file.name.removesuffix(".partial") not in FIRST_FILES for file in out.iterdir()):

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
 from vervet.corpora import load_corpus
+from vervet.corpora.check import clean
 from vervet.evaluation.protocols import split
 from vervet.evaluation.records import key_of
 from vervet.evaluation.run import network_of
 from vervet.machine import cores
 from vervet.training.pretrained import load_base, start_from, starting
-from vervet.training.run import read_record, settings_of
+from vervet.training.run import check_clips, differences, read_record, settings_of, sides_of
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Job:
         return self.words[self.words.index("--protocol") + 1]
 
     @property
+    def fold(self) -> int:
+        """Of its protocol."""
+        return int(self.words[self.words.index("--fold") + 1]) if "--fold" in self.words else 0
+
+    @property
     def tests(self) -> bool:
         """Whether it has a test side; under protocol `all` everything trains."""
         return self.protocol != "all"
@@ -81,8 +87,18 @@ class Job:
             needed = ["run.json", "model.json"]
         if not all((self.folder / name).exists() for name in needed):
             return False
-        recipe = start_from(self.recipe, load_base(self.init)) if self.init else self.recipe
-        return read_record(self.folder)["settings"] == settings_of(recipe)
+        return not differences(read_record(self.folder), self._wanted())
+
+    def _wanted(self) -> dict[str, Any]:
+        """What `run.json` says of it; which clips these were, `vervet.training.run.check_clips` knows."""
+        base = load_base(self.init) if self.init else None
+        return {
+            "settings": settings_of(start_from(self.recipe, base) if base else self.recipe),
+            "corpus": self.corpus,
+            "protocol": self.protocol,
+            "fold": self.fold,
+            "base": base.origin if base else None,
+        }
 
 
 def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol: str) -> list[int]:
@@ -113,6 +129,8 @@ def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"--fold {text}: give a number, several (0,2,5-7), or all")
+        if dash and int(last) < int(first):
+            raise ValueError(f"--fold {text}: {part} ends before it begins")
         folds += range(int(first), int(last or first) + 1)
     if len(set(folds)) < len(folds) or not folds:
         raise ValueError(f"--fold {text}: name each fold once")
@@ -158,6 +176,14 @@ def read_study(path: Path, out: Path) -> list[Job]:
     twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if twice:
         raise ValueError(f"{path}: asked for twice: {', '.join(twice)}")
+    by_folder = {job.folder: job for job in jobs}
+    for job in jobs:
+        needed, following = job.needs, {job.folder}
+        while needed in by_folder:
+            if needed in following:
+                raise ValueError(f"{path}: {job.folder} waits for itself: its weights are to come from its own")
+            following.add(needed)
+            needed = by_folder[needed].needs
     return jobs
 
 
@@ -246,6 +272,29 @@ def _folder_name(experiment: Experiment, recipe: str, seed: int) -> str:
     """The recipe's name may hold settings with spaces, slashes and brackets."""
     parts = [experiment.corpus, experiment.protocol, re.sub("[^a-zA-Z0-9._=]+", "-", recipe).strip("-")]
     return "-".join([*parts, *(["from", experiment.init.replace("/", "-")] if experiment.init else []), str(seed)])
+
+
+def check_finished(jobs: Sequence[Job], root: Path | None) -> None:
+    """Refuse finished folds of other clips than those that lie there now; unfinished ones ask themselves.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        Of one corpus and recipe.
+    root : Path or None
+        Where the corpus lies, as for `vervet train`.
+
+    Raises
+    ------
+    ValueError
+        Names the run folder and the first clip that differs.
+    """
+    finished = [job for job in jobs if job.finished]
+    if finished:
+        first = finished[0]
+        utterances, _ = clean(load_corpus(first.corpus, root), first.recipe.silent, first.recipe.contradictory)
+        for job in finished:
+            check_clips(job.folder, sides_of(utterances, job.protocol, job.fold, job.recipe))
 
 
 def run_jobs(jobs: Sequence[Job], at_a_time: int, more: Sequence[str] = ()) -> list[Path]:
