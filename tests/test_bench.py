@@ -62,6 +62,9 @@ def test_unknown_missing_and_failing_contenders_are_named(monkeypatch, tmp_path,
     monkeypatch.setitem(CONTENDERS, "egemaps-svm", Contender("SVM", CONTENDERS["vervet"].prepare, ("no_such_package",)))
     with pytest.raises(ValueError, match=r"egemaps-svm needs no_such_package: pip install 'vervet\[bench\]'"):
         run.bench(EXAMPLES, names=("egemaps-svm",))
+    for rounds, threads in ((0, (1,)), (1, (0,)), (1, ())):
+        with pytest.raises(ValueError, match="give at least 1 of each"):
+            run.bench(EXAMPLES, names=("vervet",), rounds=rounds, threads=threads)
     with pytest.raises(ValueError, match="no recordings in this folder"):
         run.bench(tmp_path, names=("vervet",))
     command = [sys.executable, "-P", "-m", "vervet.bench.worker", "limit", "x", "-", "-"]

@@ -88,8 +88,19 @@ def test_cremad_names_and_sexes(tmp_path):
 def test_demographics_that_are_another_table(tmp_path):
     touch(tmp_path, "AudioWAV/1001_IEO_ANG_LO.wav")
     (tmp_path / "VideoDemographics.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"VideoDemographics\.csv: no columns ActorID and Sex"):
+    with pytest.raises(ValueError, match=r"VideoDemographics\.csv: no column ActorID and no column Sex"):
         load_corpus("cremad", tmp_path)
+    for row in ("1001,51", "1001,51,Mail"):
+        (tmp_path / "VideoDemographics.csv").write_text(f"ActorID,Age,Sex\n{row}\n")
+        with pytest.raises(
+            ValueError, match=r"VideoDemographics\.csv, line 2: unknown sex .*; take the file of the release"
+        ):
+            load_corpus("cremad", tmp_path)
+
+
+def test_what_lies_in_hidden_folders_is_no_clip(tmp_path):
+    touch(tmp_path, "DC/a01.wav", ".Trash/DC_a02.wav")
+    assert [utterance.path.name for utterance in load_corpus("savee", tmp_path)] == ["a01.wav"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 
 import vervet
 from vervet.cli import main
-from vervet.config import NETWORKS, FrontEnd
+from vervet.config import NETWORKS, FrontEnd, Vit
 from vervet.export import WaveformModel, export
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.vit import VisionTransformer
@@ -148,6 +148,17 @@ def test_waveform_model_is_front_end_then_network(exported):
     torch.testing.assert_close(got[0], logits)
     torch.testing.assert_close(got[1], features)
     torch.testing.assert_close(got[2], attention)
+
+
+def test_attention_is_told_over_time_whatever_the_patches():
+    shape = Vit(depth=1, heads=1, dim_head=8, embed_dim=16, mlp_dim=16, patch=(16, 16))
+    network = VisionTransformer(shape, 3).eval()
+    model = WaveformModel(FrontEnd(), network).eval()
+    inputs = torch.from_numpy(waveforms(2))
+    with torch.inference_mode():
+        attention = network.attention(model.log_mel(inputs))[:, -1].mean(1)  # (2, 64), row by row
+        told = model(inputs)[2]
+    torch.testing.assert_close(told, attention.reshape(2, 8, 8).sum(1))
 
 
 def test_the_file_says_what_it_is(exported):

@@ -379,6 +379,38 @@ def test_the_microphone_is_heard(visit, address):
     assert found[0]["label"] == "anger"
 
 
+def test_what_was_asked_for_last_is_shown(visit, served):
+    page, held = visit(served), []
+    page.route("**/examples/16a04Tc.flac", lambda route: held.append(route))
+    page.click("[data-example='16a04Tc.flac']")
+    page.wait_for_selector("#status:text-matches('Fetching')")
+    give(page, EXAMPLES / "15a02Wb.flac")
+    held.pop().continue_()
+    page.wait_for_timeout(1500)
+    assert page.text_content("#name") == "15a02Wb.flac"
+    page.click("[data-example='16a04Tc.flac']")
+    page.click("#record")
+    page.wait_for_selector("#live:not([hidden])")
+    held.pop().continue_()
+    assert page.is_disabled("#window")
+    assert page.is_disabled("#hop")
+    page.wait_for_selector("#elapsed:text-matches('0:0[2-9]')")
+    assert page.text_content("#name") == "15a02Wb.flac"
+    page.click("#record")
+    page.wait_for_selector("#name:text-matches('recording.wav')")
+    assert page.is_enabled("#window")
+
+
+def test_another_recording_ends_what_plays(visit, served, tmp_path):
+    page = visit(served)
+    give(page, long_stereo(tmp_path / "long.wav"))
+    page.click("#play")
+    page.wait_for_selector("#play[aria-label=Pause]")
+    give(page, EXAMPLES / "15a02Wb.flac")
+    assert page.get_attribute("#play", "aria-label") == "Play"
+    assert page.eval_on_selector("#audio", "audio => audio.paused")
+
+
 def test_a_refused_microphone_is_explained(visit, served):
     page = visit(served, allow=())
     page.click("#record")

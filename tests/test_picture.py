@@ -1,6 +1,8 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from predicting import clip, run
 
 from vervet import batch
@@ -22,6 +24,21 @@ def test_a_picture_is_drawn(capsys, model, tmp_path):
     one = imread(path)
     assert one.shape[0] < fourteen.shape[0] / 3
     assert one.shape[1] == fourteen.shape[1] / 2
+
+
+def test_names_are_drawn_as_they_are_written(capsys, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = clip(tmp_path / "take_$1_at_$2.wav", "fear")
+    code, _, err = run(capsys, model, path, "--picture", tmp_path / "p.png")
+    assert (code, err) == (0, "")
+
+
+def test_a_last_window_at_another_rate_is_drawn(capsys, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    wave = np.random.default_rng(0).uniform(-0.1, 0.1, 180_809).astype(np.float32)
+    soundfile.write(tmp_path / "edge.wav", wave, 44_100)
+    code, _, err = run(capsys, model, tmp_path / "edge.wav", "--picture", tmp_path / "p.png")
+    assert (code, err) == (0, "")
 
 
 def test_a_picture_shows_the_first_windows_of_many(predictor, tmp_path):

@@ -579,9 +579,7 @@ def test_clips_of_nobody_are_not_taken_for_one_speaker(tiny_corpus, tmp_path):
     recipe = replace(Recipe(), student=Stage(enrol=4, alpha=0.0))
     utterances = [replace(one, speaker="") for one in load_corpus("table", tiny_corpus)]
     sides = sides_of(utterances, "clip", 0, recipe)
-    with pytest.raises(
-        ValueError, match=r"tells of other clips .*; name the speakers, or .*student\.enrol=0"
-    ):
+    with pytest.raises(ValueError, match=r"tells of other clips .*; name the speakers, or .*student\.enrol=0"):
         check_speakers(recipe, sides)
     check_speakers(Recipe(), sides)
     check_speakers(recipe, sides_of(load_corpus("table", tiny_corpus), "clip", 0, recipe))

@@ -574,7 +574,7 @@ def _segment(recording: Recording, start_s: float, end_s: float | None) -> tuple
             f"{recording.name}: segment {start_s:g} to {stop_s:g} s is not within its {duration_s:.2f} s; correct it"
         )
     first, last = round(start_s * rate), min(round(stop_s * rate), recording.frames)
-    if last - first < int(SHORTEST_S * rate):
+    if last - first < int(SHORTEST_S * rate) - 1:  # the times of a window at another rate are rounded
         raise ValueError(
             f"{recording.name}: only {(last - first) / rate:.3f} s of sound, too short to judge; "
             f"give at least {SHORTEST_S} s"

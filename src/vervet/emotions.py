@@ -1,6 +1,7 @@
 """The canonical emotions, every name that corpora and users give them, and how names of their own become labels."""
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Iterable
 
 EMOTIONS = ("anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -86,7 +87,7 @@ def label_of(name: str, among: Collection[str]) -> str:
     >>> label_of("happy", ["happy", "bored stiff"]), label_of("bored stiff", ["happy", "bored stiff"])
     ('happiness', 'bored stiff')
     """
-    text = name.strip()
+    text = _text(name)
     folded = text.casefold()
     if not text:
         raise ValueError("no emotion is named")
@@ -99,7 +100,7 @@ def label_of(name: str, among: Collection[str]) -> str:
         raise ValueError(
             f"unknown emotion {text!r}; did you mean {near[0]!r}? An emotion of your own needs another name"
         )
-    written = sorted({other.strip() for other in among if other.strip().casefold() == folded})
+    written = sorted({_text(other) for other in among if _text(other).casefold() == folded})
     if len(written) > 1:
         raise ValueError(f"one emotion is written {' and '.join(map(repr, written))}; write it alike everywhere")
     return text
@@ -112,4 +113,9 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _folded(names: Iterable[str]) -> set[str]:
-    return {name.strip().casefold() for name in names}
+    return {_text(name).casefold() for name in names}
+
+
+def _text(name: str) -> str:
+    """Without blanks around it; some systems write an umlaut as two characters."""
+    return unicodedata.normalize("NFC", name).strip()

@@ -114,6 +114,11 @@ def _cell(
     _bars(bars, prediction, item.truth(predictor.labels), predictor.labels)
 
 
+def _literal(text: str) -> str:
+    """As it is written: matplotlib takes what stands between dollars for mathematics."""
+    return text.replace("$", r"\$")
+
+
 def _attention(axes: Axes, prediction: Prediction, duration_s: float, attention: np.ndarray) -> None:
     edges_s = prediction.start_s + np.linspace(0, duration_s, len(attention) + 1)
     axes.stairs(attention, edges_s, fill=True, color=ATTENTION, alpha=0.85, linewidth=0)
@@ -121,7 +126,7 @@ def _attention(axes: Axes, prediction: Prediction, duration_s: float, attention:
     axes.axhline(attention.mean(), color="white", linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set(xlim=(edges_s[0], edges_s[-1]), ylim=(0, attention.max() * 1.05))
     axes.set_axis_off()
-    axes.set_title(Path(prediction.file).name, loc="left", size=9.5, weight="bold", color=INK, pad=3)
+    axes.set_title(_literal(Path(prediction.file).name), loc="left", size=9.5, weight="bold", color=INK, pad=3)
     axes.set_title("attention", loc="right", size=7.5, color=ATTENTION, pad=3)
 
 
@@ -151,7 +156,7 @@ def _bars(axes: Axes, prediction: Prediction, truth: str, labels: Sequence[str])
     shares = [prediction.scores[label] for label in labels]
     axes.barh(range(len(labels)), shares, color=colours, height=0.72)
     axes.set(xlim=(0, 1), ylim=(len(labels) - 0.4, -0.6), xticks=[])
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [_literal(label) for label in labels])
     axes.tick_params(axis="y", labelsize=8, colors=INK, length=0)
     for tick, label in zip(axes.get_yticklabels(), labels, strict=True):
         tick.set_fontweight("bold" if label == truth else "normal")
@@ -168,9 +173,9 @@ def _bars(axes: Axes, prediction: Prediction, truth: str, labels: Sequence[str])
         va="center_baseline",
     )
     words = prediction.label + " ?" * prediction.uncertain + f" {said}"
-    title = axes.set_title(words, loc="left", size=9.5, weight="bold", color=winner, pad=3)
+    title = axes.set_title(_literal(words), loc="left", size=9.5, weight="bold", color=winner, pad=3)
     title.set_x(-0.46)  # where the names begin
     if said not in ("", "✓"):
-        axes.set_title(f"true: {truth}", loc="right", size=8.5, color=INK, pad=3)
+        axes.set_title(_literal(f"true: {truth}"), loc="right", size=8.5, color=INK, pad=3)
     axes.spines[:].set_visible(False)
     axes.spines["left"].set(visible=True, color=FAINT)

@@ -73,17 +73,16 @@ def _session(model: str | bytes, threads: int) -> Any:
 
 
 def _pytorch(threads: int, model: Path) -> Recognise:
-    """Front end and network of the shipped model as PyTorch modules, eager."""
+    """Front end and network of the model as PyTorch modules, eager."""
     import torch
 
     from vervet.config import FrontEnd, merge
     from vervet.models.exported import read_exported
-    from vervet.predict import find_model
     from vervet.spectrogram import LogMel
 
     torch.set_num_threads(threads)
-    name, content = find_model(None)
-    network, card = read_exported(content, name)
+    name = str(model)
+    network, card = read_exported(model.read_bytes(), name)
     front_end, network = LogMel(merge(FrontEnd(), card["front_end"], name)).eval(), network.eval()
 
     @torch.inference_mode()
@@ -172,7 +171,7 @@ CONTENDERS = {
     "vervet": Contender("vervet", _predictor, model="float32"),
     "vervet-int8": Contender("vervet, int8", _predictor, ("onnx", "onnxscript", "torch"), "int8"),
     "vervet-file": Contender("vervet, from file", _predictor_on_files, model="float32", batch=0),
-    "vervet-pytorch": Contender("vervet in PyTorch", _pytorch, ("onnx", "torch")),
+    "vervet-pytorch": Contender("vervet in PyTorch", _pytorch, ("onnx", "torch"), "float32"),
     "librosa-pytorch": Contender("librosa + paper's student", _librosa_pytorch, ("librosa", "torch")),
     "wav2vec2": Contender("wav2vec2-base + head", _wav2vec2, ("transformers", "torch"), batch=4),
     "egemaps-svm": Contender("openSMILE eGeMAPS + SVM", _egemaps_svm, ("opensmile", "sklearn")),

@@ -49,19 +49,22 @@ def bench(
     Returns
     -------
     dict
-        machine, version, clips, rounds, missing (contender -> packages), and rows: contender, title, threads, part,
-        p50_ms, p99_ms, cpu_ms (medians and 99th percentiles of one window), windows_per_s (in batches; None where not
-        measured), real_time_factor, peak_mb, cold_s (from start to first answer, median of three), model_mb, and
-        ratio: how many times vervet's own time it takes, the median over rounds.
+        machine, version, model, clips, rounds, missing (contender -> packages), and rows: contender, title, threads,
+        part, p50_ms, p99_ms, cpu_ms (medians and 99th percentiles of one window), windows_per_s (in batches; None
+        where not measured), real_time_factor, peak_mb, cold_s (from start to first answer, median of three), model_mb,
+        and ratio: how many times vervet's own time it takes, the median over rounds.
 
     Raises
     ------
     ValueError
-        For an unknown contender, missing packages of one that was asked for, or a folder without recordings.
+        For an unknown contender, no rounds or threads, missing packages of one that was asked for, or a folder without
+        recordings.
     """
     for name in names:
         if name not in CONTENDERS:
             raise ValueError(f"unknown contender {name!r}; known are {', '.join(CONTENDERS)}")
+    if rounds < 1 or not threads or min(threads) < 1:
+        raise ValueError(f"{rounds} rounds of {', '.join(map(str, threads)) or 'no'} threads: give at least 1 of each")
     missing = {name: lacking for name, contender in CONTENDERS.items() if (lacking := _lacking(contender))}
     if asked := [name for name in names if name in missing]:
         raise ValueError(f"{asked[0]} needs {', '.join(missing[asked[0]])}: pip install 'vervet[bench]'")
@@ -72,6 +75,7 @@ def bench(
         rows = [row for count in threads for row in _pass(chosen, count, rounds, models, files, Path(folder))]
     shown = {name: lacking for name, lacking in missing.items() if not names}
     about = {"machine": processor(), "version": __version__, "windows": len(files), "rounds": rounds, "missing": shown}
+    about["model"] = "default" if model is None else model
     return about | {"rows": rows}
 
 
@@ -265,7 +269,7 @@ def summary(measured: dict[str, Any]) -> str:
         rows = [row for row in measured["rows"] if row["threads"] == threads]
         lines += ["", f"{threads} thread{'s' if threads > 1 else ''}", _line(HEAD)]
         lines += [_line(_cells(row)) for row in rows if not row["part"]]
-        lines += [_part(row, rows) for row in rows if row["part"]]
+        lines += [_part(row, rows, measured["model"]) for row in rows if row["part"]]
     for name, packages in measured["missing"].items():
         lines.append(f"left out: {CONTENDERS[name].title} (needs {', '.join(packages)}: pip install 'vervet[bench]')")
     return "\n".join(lines)
@@ -290,13 +294,13 @@ def _cells(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def _part(row: Row, rows: Sequence[Row]) -> str:
-    """A part of vervet, and how near the network comes to the machine's matrix products."""
+def _part(row: Row, rows: Sequence[Row], model: str) -> str:
+    """A part of vervet, and how near the shipped model's network comes to the machine's matrix products."""
     limit = next((one["gmac_per_s"] for one in rows if one["gmac_per_s"]), None)
     told = ""
     if row["gmac_per_s"]:
         told = f"   {row['gmac_per_s']:.0f} GMAC/s, float32"
-    elif limit and row["contender"].startswith("network"):
+    elif limit and row["contender"].startswith("network") and model == "default":
         rate = _network_macs() / row["p50_ms"] / 1e6
         told = f"   {rate:.0f} GMAC/s, {rate / limit:.0%} of the matrix product's rate"
     return f"  {row['title']:28}{row['p50_ms']:12.2f}{told}"

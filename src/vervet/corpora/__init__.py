@@ -199,11 +199,15 @@ def audio_files(folder: Path, depth: int = 0) -> Iterator[Path]:
         path
         for pattern in patterns
         for path in folder.glob(pattern)
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in AUDIO_SUFFIXES and not _hidden(path.relative_to(folder)) and path.is_file()
     )
     if not found:
         raise ValueError(f"{folder}: no audio files ({', '.join(AUDIO_SUFFIXES)}) in it")
     yield from found
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def misnamed(path: Path, title: str, example: str) -> Fault:

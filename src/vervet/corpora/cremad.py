@@ -5,13 +5,13 @@ Cao, Cooper, Keutmann, Gur, Nenkova, Verma, IEEE Transactions on Affective Compu
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from vervet.corpora import Fault, Release, Utterance, audio_files, misnamed
+from vervet.corpora.table import SEXES, known, read_rows
 from vervet.emotions import canonical
 
 ACTORS = tuple(str(actor) for actor in range(1001, 1092))
@@ -72,8 +72,10 @@ def _sexes(demographics: Path) -> dict[str, str]:
     """Read actor -> sex; nothing where the release's table of actors is not at hand."""
     if not demographics.is_file():
         return {}
-    with demographics.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"ActorID", "Sex"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{demographics}: no columns ActorID and Sex; take the file of the release, or remove it")
-        return {row["ActorID"]: row["Sex"].lower() for row in reader}
+    sexes = {}
+    for line, row in read_rows(demographics, ("ActorID", "Sex"), ()):
+        try:
+            sexes[row["ActorID"]] = known(row["Sex"], SEXES, "sex")
+        except ValueError as error:
+            raise ValueError(f"{demographics}, line {line}: {error}; take the file of the release") from None
+    return sexes

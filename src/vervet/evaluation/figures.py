@@ -90,6 +90,7 @@ def confusion_figure(scores: Scores, labels: Sequence[str], title: str, protocol
     axes.imshow(percent, cmap=_BLUES, vmin=0, vmax=100)
     for row, column in np.ndindex(counts.shape):
         _confusion_cell(axes, row, column, float(percent[row, column]), int(counts[row, column]))
+    labels = [label.replace("$", r"\$") for label in labels]  # no mathematics
     names = [f"{label} ({total})" for label, total in zip(labels, totals[:, 0], strict=True)]
     axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), names)

@@ -191,7 +191,8 @@ say](#which-test-scores-had-a-say).
 A command makes its row at the commit that is filed with it; an ellipsis between two commands stands for those of the
 other folds and seeds, and results.json holds them all, with commit, machine and split. A row `from` another corpus has
 the commit of its model, which was asked about whole recordings if its second head hears pitch, and otherwise about
-their first four seconds. Rows of `student+functionals-1429` are of the second head before it heard pitch."""
+their first four seconds. Rows of `student+functionals-1429` are of the second head before it heard pitch. CREMA-D was
+read from Ogg Vorbis of quality 6, whose log-Mel pictures differ by 0.6 dB on average, and SAVEE at 16 kHz."""
 
 _SAY = """- `fast`, `fast-steps`, `alone`: settled with leaky test scores in view. What they score under `paper` can be
   held against the published figures, and does not show that the choice was a good one; no honest test score had a part
@@ -262,8 +263,9 @@ one test side that errs towards "within chance", between few speakers towards th
 paper's own comparison; the others say whether it means anything for new clips and new voices. A student without
 positions cannot tell which bands a patch holds that is not a column: so other shapes are also tried
 with learned positions. Both sides have the epochs of the recipe, so what learns more slowly looks worse than it might
-become: a teacher without a stem does not know its training items yet when the twelve epochs of `fast` end. Twice the
-standard error is passed once in twenty comparisons where there is nothing to see. The first table counts the
+become: a teacher without a stem does not know its training items yet when the twelve epochs of `fast` end. `alone` has
+other epochs, rates and averaging than the recipes it is held against: what it says of the transfer says that too.
+Twice the standard error is passed once in twenty comparisons where there is nothing to see. The first table counts the
 comparisons of our own runs under these protocols.
 
 The two runs of a pair need not be of one machine: most `alone` as it is ran on a CPU, many changes on a GPU, in other

@@ -7,6 +7,9 @@ const $ = (id) => document.getElementById(id);
 const seconds = (s) => `${s.toFixed(1)} s`;
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 
+const REST_MS = 100; // on a window, before its picture is asked for
+
+let resting; // the timer of that
 let shown = null; // {engine, recording, answer, chosen: the number of the window that is looked at}
 
 /** Show the answer of an engine to a recording; returns it in words. */
@@ -19,8 +22,10 @@ export function show(engine, recording, answer) {
   fillTable(answer);
   const playable = Boolean(recording.waveform);
   for (const id of ["play", "clock"]) $(id).hidden = !playable;
+  $("audio").pause();
   URL.revokeObjectURL($("audio").src);
   if (playable) $("audio").src = URL.createObjectURL(wav(recording.waveform, engine.card.sampling_rate));
+  showPlaying(); // another source takes the place of one that plays without a word
   $("position").max = recording.duration_s;
   seek(0);
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -81,13 +86,16 @@ function choose(index) {
   $("doubt").hidden = !prediction.uncertain;
   fillBars(prediction);
   paint();
-  if (!prediction.log_mel) look(prediction);
+  clearTimeout(resting);
+  if (!prediction.log_mel) resting = setTimeout(look, REST_MS, prediction);
 }
 
 /** Ask for the picture of one window, where there are too many to have got them all. */
 async function look(prediction) {
+  if (!shown || prediction.asked) return;
   const { engine, recording } = shown;
   if (!recording.waveform) return;
+  prediction.asked = true;
   const rate = engine.card.sampling_rate;
   const waveform = recording.waveform.slice(Math.round(prediction.start_s * rate), Math.round(prediction.end_s * rate));
   const part = {
@@ -99,6 +107,7 @@ async function look(prediction) {
   const whole = { window_s: engine.card.duration_s, hop_s: engine.card.duration_s };
   const answer = await engine.predict(part, whole).catch(() => null); // the numbers stand without a picture
   const [{ log_mel, attention } = {}] = answer?.predictions ?? [];
+  prediction.asked = Boolean(log_mel);
   if (!log_mel || shown?.recording !== recording) return;
   Object.assign(prediction, { log_mel, attention });
   paint();

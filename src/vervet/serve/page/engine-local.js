@@ -1,7 +1,7 @@
 // The model in the browser, by ONNX Runtime Web: the recording stays where it is. As in src/vervet/predict.py.
 
 import * as ort from "./onnxruntime/ort.js";
-import { Problem, isSilent, resample, windows } from "./sound.js";
+import { Problem, breath, isSilent, resample, windows } from "./sound.js";
 
 const FIRST_S = 1; // heard before the first live answer
 const LIVE_HOP_S = 1;
@@ -28,7 +28,7 @@ class Local {
     this.card = card;
   }
 
-  /** Answer for every window of a recording, {name, waveform, duration_s}. */
+  /** Answer for every window of a recording, {name, waveform, duration_s}; `onProgress` may return false to end it. */
   async predict(recording, { window_s, hop_s }, onProgress = () => {}) {
     if (!recording.waveform) throw recording.problem;
     const rate = this.card.sampling_rate;
@@ -40,7 +40,8 @@ class Local {
       const end_s = Math.min(start_s + window_s, recording.duration_s);
       if (isSilent(samples)) silent.push([start_s, end_s]);
       else predictions.push({ start_s, end_s, ...(await this.judge(samples)) });
-      onProgress((number + 1) / cut.length);
+      if (onProgress((number + 1) / cut.length) === false) break;
+      await breath(); // the page is drawn and hears its buttons
     }
     return { duration_s: recording.duration_s, predictions, problem: silent.length ? silence(silent) : "" };
   }
@@ -57,15 +58,14 @@ class Local {
     const best = odds.indexOf(Math.max(...odds));
     const filled = Math.min(1, samples.length / this.whole);
     const columns = Math.max(1, Math.ceil(log_mel.dims[2] * filled));
-    const patches = attention.data.slice(0, Math.max(1, Math.ceil(attention.dims[1] * filled)));
-    const wide = Math.ceil(columns / patches.length); // columns of the picture that a patch stands for
+    const wide = Math.floor(log_mel.dims[2] / attention.dims[1]); // columns of the picture that a patch stands for
     return {
       label: this.card.labels[best],
       confidence: odds[best],
       uncertain: odds[best] < (this.card.uncertain_below ?? 0),
       scores: Object.fromEntries(this.card.labels.map((label, i) => [label, odds[i]])),
       log_mel: picture(log_mel, columns),
-      attention: shares(Array.from({ length: columns }, (_, x) => patches[Math.floor(x / wide)])),
+      attention: shares(Array.from({ length: columns }, (_, x) => attention.data[Math.floor(x / wide)])),
     };
   }
 

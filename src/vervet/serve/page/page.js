@@ -7,6 +7,7 @@ import { Problem, SHORTEST_S, decode, wav } from "./sound.js";
 
 const MOST_WINDOWS = 58; // that are suited to the length of a recording; more at the listener's wish
 const LOCAL_LIMITS = { max_bytes: 200e6, max_duration_s: 1800 }; // what the memory of a browser bears
+const LARGE_BYTES = 5e6; // decoded, such a file may fill the memory
 const LONGEST_RECORDING_S = 300;
 const CORPORA = {
   emodb: "actors who speak German sentences in a studio (EmoDB)",
@@ -46,7 +47,7 @@ async function start() {
 
 /** Let other recordings be chosen, or not while one is being made. */
 function enable(may) {
-  for (const control of [$("file"), ...document.querySelectorAll("[data-example]")]) control.disabled = !may;
+  for (const control of [$("file"), $("window"), $("hop"), ...document.querySelectorAll("[data-example]")]) control.disabled = !may;
 }
 
 function introduce(card) {
@@ -77,7 +78,8 @@ async function hear(file, meant = "") {
   try {
     const recording = await read(file);
     const answer = await engine.predict(recording, windowing(recording), (share) => {
-      if (mine === turn) say(`Listening to ${file.name} … ${percent(share)}`);
+      if (mine !== turn) return false;
+      say(`Listening to ${file.name} … ${percent(share)}`);
     });
     if (mine !== turn) return;
     if (!answer.predictions.length) throw new Problem(answer.problem);
@@ -91,24 +93,46 @@ async function hear(file, meant = "") {
   }
 }
 
+const most = () => ({ ...LOCAL_LIMITS, ...engine.card.limits });
+
 async function read(file) {
-  const most = { ...LOCAL_LIMITS, ...engine.card.limits };
+  const { max_bytes, max_duration_s } = most();
+  const check = (duration_s) => {
+    if (duration_s > max_duration_s)
+      throw new Problem(
+        `The recording lasts ${duration_s.toFixed(1)} s, and ${max_duration_s} s are the most. Cut it into parts.`,
+      );
+  };
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
-  if (file.size > most.max_bytes)
+  if (file.size > max_bytes)
     throw new Problem(
-      `The file has ${megabytes(file.size)}, and ${megabytes(most.max_bytes)} are the most. Cut it, or save it as FLAC or MP3.`,
+      `The file has ${megabytes(file.size)}, and ${megabytes(max_bytes)} are the most. Cut it, or save it as FLAC or MP3.`,
     );
+  if (file.size > LARGE_BYTES) {
+    const duration_s = await lasting(file);
+    if (Number.isFinite(duration_s)) check(duration_s);
+  }
   const recording = { name: file.name, bytes: await file.arrayBuffer() };
   try {
     Object.assign(recording, await decode(recording.bytes, engine.card.sampling_rate));
   } catch (problem) {
     recording.problem = problem; // the server may know more formats
   }
-  if (recording.duration_s > most.max_duration_s)
-    throw new Problem(
-      `The recording lasts ${recording.duration_s.toFixed(1)} s, and ${most.max_duration_s} s are the most. Cut it into parts.`,
-    );
+  check(recording.duration_s);
   return recording;
+}
+
+/** How long a file plays, found without decoding it; NaN where the browser cannot tell. */
+async function lasting(file) {
+  const audio = new Audio();
+  audio.preload = "metadata";
+  audio.src = URL.createObjectURL(file);
+  await new Promise((resolve) => {
+    audio.onloadedmetadata = audio.onerror = resolve;
+    setTimeout(resolve, 5000);
+  });
+  URL.revokeObjectURL(audio.src);
+  return audio.duration;
 }
 
 /** The windows asked for; where it is left to us, no more than are drawn well, and at least a second apart. */
@@ -132,7 +156,8 @@ async function toggleRecording() {
     say("Opening the microphone …");
     Object.assign(opened, await openMicrophone((chunk) => heardChunk(opened, chunk), stopRecording));
   } catch (error) {
-    return complain(error);
+    if (mine === turn) complain(error);
+    return;
   }
   if (mine !== turn) return opened.close();
   microphone = opened;
@@ -154,7 +179,13 @@ function heardChunk(opened, chunk) {
   drawLevels($("levels"), opened.levels);
   const elapsed_s = opened.count / opened.samplingRate;
   $("elapsed").textContent = `${Math.floor(elapsed_s / 60)}:${String(Math.floor(elapsed_s % 60)).padStart(2, "0")}`;
-  if (elapsed_s >= LONGEST_RECORDING_S) stopRecording();
+  if (elapsed_s >= longest_s(opened.samplingRate)) stopRecording();
+}
+
+/** How long may be recorded: what is made of it has to be taken afterwards. */
+function longest_s(samplingRate) {
+  const { max_duration_s, max_bytes } = most();
+  return Math.min(LONGEST_RECORDING_S, max_duration_s - 1, max_bytes / (2 * samplingRate) - 1);
 }
 
 function showLive(heard) {
@@ -219,10 +250,17 @@ $("record").addEventListener("click", toggleRecording);
 for (const button of document.querySelectorAll("[data-example]"))
   button.addEventListener("click", async () => {
     const { example, meant } = button.dataset;
+    const mine = ++turn;
+    hush();
+    $("main").setAttribute("aria-busy", "true");
+    say(`Fetching ${example} …`);
     const response = await fetch(`examples/${example}`).catch(() => null);
-    if (!response?.ok)
+    const found = response?.ok ? await response.blob().catch(() => null) : null;
+    if (mine !== turn) return;
+    $("main").removeAttribute("aria-busy");
+    if (!found)
       return complain(new Problem("The example could not be fetched. See whether you are online, then try again."));
-    hear(new File([await response.blob()], example), meant);
+    hear(new File([found], example), meant);
   });
 for (const id of ["window", "hop"]) $(id).addEventListener("change", () => last && hear(...last));
 addEventListener("dragover", (event) => {

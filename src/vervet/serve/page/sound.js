@@ -9,6 +9,7 @@ const STREAMED = 2 ** 31 - 2 ** 20; // bytes; programs that write to a pipe prom
 const DECODED_HZ = 48000; // of formats whose header is not read here; above what speech holds
 const PASSBAND = 0.913; // of half the lower sampling rate, as soxr's high quality has it; the stopband begins at 1
 const STOPBAND_DB = 120;
+const STEP = 16000; // samples that are resampled without a breath
 
 /** What is wrong with a recording or a request, in words for the person who made it. */
 export class Problem extends Error {}
@@ -26,7 +27,9 @@ export async function decode(bytes, samplingRate) {
     throw new Problem(
       `Only ${decoded.duration.toFixed(3)} s of sound, too short to judge. Give at least ${SHORTEST_S} s.`,
     );
-  return { waveform: resample(mono(decoded), decoded.sampleRate, samplingRate), duration_s: decoded.duration };
+  const out = resampled(mono(decoded), decoded.sampleRate, samplingRate);
+  while (out.step()) await breath();
+  return { waveform: out.waveform, duration_s: decoded.duration };
 }
 
 async function decodeAt(bytes, rate) {
@@ -95,12 +98,23 @@ function badSample(value, at_s) {
       );
 }
 
+/** Let the page be drawn and its buttons be heard. */
+export const breath = () => new Promise((resolve) => setTimeout(resolve));
+
+/** Change the sampling rate at once. */
+export function resample(waveform, from, to) {
+  const out = resampled(waveform, from, to);
+  while (out.step());
+  return out.waveform;
+}
+
 /**
  * Change the sampling rate by a windowed sinc, in linear phase. Browsers have resamplers of their own, but none that is
- * the same in all of them, and next to soxr's they change an answer by several per cent.
+ * the same in all of them, and next to soxr's they change an answer by several per cent. Returns {waveform, step}: each
+ * `step()` makes a part of the waveform, and is false after the last.
  */
-export function resample(waveform, from, to) {
-  if (from === to) return waveform;
+function resampled(waveform, from, to) {
+  if (from === to) return { waveform, step: () => false };
   const divisor = gcd(from, to);
   const [up, down] = [to / divisor, from / divisor];
   const lower = Math.min(1, to / from); // the lower rate, in units of `from`
@@ -118,7 +132,7 @@ export function resample(waveform, from, to) {
     return filter;
   };
   const out = new Float32Array(Math.round((waveform.length * up) / down));
-  for (let n = 0; n < out.length; n++) {
+  const one = (n) => {
     const phase = (n * down) % up;
     if (!phases.has(phase)) phases.set(phase, taps(phase));
     const filter = phases.get(phase);
@@ -127,8 +141,14 @@ export function resample(waveform, from, to) {
     let sum = 0;
     for (let i = Math.max(0, -first); i < end; i++) sum += filter[i] * waveform[first + i];
     out[n] = sum;
-  }
-  return out;
+  };
+  let made = 0;
+  const step = () => {
+    const end = Math.min(out.length, made + STEP);
+    while (made < end) one(made++);
+    return made < out.length;
+  };
+  return { waveform: out, step };
 }
 
 const gcd = (a, b) => (b ? gcd(b, a % b) : a);
