@@ -189,10 +189,12 @@ limits). Epochs are fixed by the recipe, or chosen on validation clips from the 
 say](#which-test-scores-had-a-say).
 
 A command makes its row at the commit that is filed with it; an ellipsis between two commands stands for those of the
-other folds and seeds, and results.json holds them all, with commit, machine and split. A row `from` another corpus has
-the commit of its model, which was asked about whole recordings if its second head hears pitch, and otherwise about
-their first four seconds. Rows of `student+functionals-1429` are of the second head before it heard pitch. CREMA-D was
-read from Ogg Vorbis of quality 6, whose log-Mel pictures differ by 0.6 dB on average, and SAVEE at 16 kHz."""
+other folds and seeds, and results.json holds them all, with commit, machine and split. The folds of one seed need not
+be of one machine: of the third seed of `fast` on EmoDB by speaker, seven ran on a GPU in bfloat16 and three on a CPU in
+float32. A row `from` another corpus has the commit of its model, which was asked about whole recordings if its second
+head hears pitch, and otherwise about their first four seconds. Rows of `student+functionals-1429` are of the second
+head before it heard pitch. CREMA-D was read from Ogg Vorbis of quality 6, whose log-Mel pictures differ by 0.6 dB on
+average, and SAVEE at 16 kHz."""
 
 _SAY = """- `fast`, `fast-steps`, `alone`: settled with leaky test scores in view. What they score under `paper` can be
   held against the published figures, and does not show that the choice was a good one; no honest test score had a part
