@@ -128,7 +128,7 @@ def view(predictor: Predictor, waveform: np.ndarray) -> dict[str, Any]:
     attention, image = views["attention"][0], views["log_mel"][0]
     filled = min(1.0, len(waveform) / (predictor.sampling_rate * predictor.duration_s))
     columns = max(1, math.ceil(filled * image.shape[1]))
-    wide = image.shape[1] // len(attention)  # a patch of several columns counts for each of them
+    wide = math.ceil(image.shape[1] / len(attention))  # a patch of several columns counts for each of them
     shares = np.repeat(attention.astype(np.float64), wide)[:columns]
     pixels = np.rint(np.clip(image[:, :columns], 0, 1) * 255).astype(np.uint8)
     return {

@@ -58,7 +58,7 @@ class Local {
     const best = odds.indexOf(Math.max(...odds));
     const filled = Math.min(1, samples.length / this.whole);
     const columns = Math.max(1, Math.ceil(log_mel.dims[2] * filled));
-    const wide = Math.floor(log_mel.dims[2] / attention.dims[1]); // columns of the picture that a patch stands for
+    const wide = Math.ceil(log_mel.dims[2] / attention.dims[1]); // columns of the picture that a patch stands for
     return {
       label: this.card.labels[best],
       confidence: odds[best],
