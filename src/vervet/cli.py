@@ -75,8 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        resumes = args.command in ("predict", "train", "finetune", "study") and args.out
-        hint = "; the same command goes on from here" if resumes else ""
+        hint = "; the same command goes on from here" if args.resumes and args.out else ""
         print(f"vervet {args.command}: interrupted{hint}", file=sys.stderr)
         return 130
 
@@ -86,16 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vervet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run, help: str, settings: bool = False) -> argparse.ArgumentParser:
+    def command(name: str, run, help: str, settings: bool = False, resumes: bool = False) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(run=run, accepts_settings=settings)
+        sub.set_defaults(run=run, accepts_settings=settings, resumes=resumes)
         return sub
 
     def formats(sub: argparse.ArgumentParser, *names: str) -> None:
         sub.add_argument("--format", choices=names, default=names[0], help=f"default: {names[0]}")
 
-    sub = command("predict", _predict, "recognise the emotion in recordings")
+    sub = command("predict", _predict, "recognise the emotion in recordings", resumes=True)
     sub.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, or table with a 'file' column")
     sub.add_argument("--table", default=None, metavar="NAME", help="PATH is an audformat database: this table of it")
     sub.add_argument(
@@ -165,7 +164,11 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command(
-        "train", _train, "train by the three stages of a recipe; --key=value overrides a setting", settings=True
+        "train",
+        _train,
+        "train by the three stages of a recipe; --key=value overrides a setting",
+        settings=True,
+        resumes=True,
     )
     sub.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     sub.add_argument(
@@ -184,7 +187,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--compile", action="store_true", help="compile networks: worth it for long runs on a GPU")
 
     sub = command(
-        "finetune", _finetune, "train a model on with clips of your own; --key=value overrides a setting", settings=True
+        "finetune",
+        _finetune,
+        "train a model on with clips of your own; --key=value overrides a setting",
+        settings=True,
+        resumes=True,
     )
     sub.add_argument(
         "data", type=Path, metavar="DATA", help="folder with a folder per emotion, or CSV: file,emotion,..."
@@ -196,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cache", type=Path, default=None, help="where images are cached; default: ~/.cache/vervet")
     sub.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
-    sub = command("study", _study, "train every run of a study, a few at a time, and file the results")
+    sub = command("study", _study, "train every run of a study, a few at a time, and file the results", resumes=True)
     sub.add_argument("study", type=Path, metavar="STUDY.yaml")
     sub.add_argument(
         "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="of the run folders; default: runs"
@@ -402,6 +409,8 @@ def _own_cache() -> Path:
 
 
 def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
+    from vervet.corpora import load_corpus
+    from vervet.corpora.check import clean
     from vervet.evaluation.run import evaluate, summary
     from vervet.training.pretrained import load_base, start_from
     from vervet.training.study import Job, check_finished, folds_of, run_jobs
@@ -414,7 +423,7 @@ def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     base = ("--init", args.init) if args.init else ()
     words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *base, *args.settings)
     jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}", recipe) for fold in folds]
-    check_finished(jobs, args.root)
+    check_finished(jobs, lambda: clean(load_corpus(args.corpus, args.root), recipe.silent, recipe.contradictory)[0])
     more = _passed_on(args, "root", "cache", "cpu", "compile", "no_export")
     folders = run_jobs(jobs, args.jobs, more)
     if args.protocol != "all":  # which tests nothing

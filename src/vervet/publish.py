@@ -95,8 +95,7 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
     save(out / "model.safetensors", network.state_dict(), {"card": "config.json"})
     write_json(out / "config.json", to_hub(card | {"leaky": record["leaky"]}))
     export(run, out / "model.onnx")
-    recipes = [run / "recipe.yaml", *(run / part / "recipe.yaml" for part in ("final", "fold-0"))]  # of a fine-tuning
-    write_atomically(out / "recipe.yaml", next(path for path in recipes if path.exists()).read_bytes())
+    write_atomically(out / "recipe.yaml", (run / "recipe.yaml").read_bytes())
     parameters = sum(tensor.numel() for tensor in network.parameters())
     started = (card.get("base") or {}).get("corpora", [])
     text = model_card(record, card["corpora"], parameters, licence, out.resolve().name, {*started} & {*OWN} != set())

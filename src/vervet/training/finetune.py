@@ -99,7 +99,7 @@ def finetune(
         for fold in range(len(sides))
     ]
     final = [] if protocol == "table" else [Job((*words, "--protocol", "all"), out / "final", recipe)]
-    check_finished([*folds, *final], data)
+    check_finished([*folds, *final], lambda: utterances)
     at_a_time = min(len(folds + final), cores() if jobs is None else jobs)
     run_jobs([*folds, *final], at_a_time, ("--root", str(data), "--no-export", *more))
     return _publish(out, [job.folder for job in folds], (final or folds)[0].folder)
@@ -215,6 +215,7 @@ def _publish(out: Path, folds: Sequence[Path], final: Path) -> list[dict[str, An
     records = [one.record for one in tested] + ([pool(tested)] if len(tested) > 1 else [])
     record = records[-1]
     record |= _interval(tested) if record["protocol"] == "clip" else {"interval_over": "speakers"}
+    write_atomically(out / "recipe.yaml", (final / "recipe.yaml").read_bytes())
     write_atomically(out / "metrics.json", f"{to_json(records)}\n".encode())
     (out / "figures").mkdir(exist_ok=True)
     scores, labels = from_confusion(record["confusion"], record["labels"]), record["labels"]

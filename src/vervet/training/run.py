@@ -33,7 +33,7 @@ from vervet.models.checkpoint import load_network, write_atomically, write_json
 from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import predict, usable
 from vervet.training.pool import make_pool
-from vervet.training.pretrained import check_unheard, load_base, start_from, starting
+from vervet.training.pretrained import Base, check_unheard, load_base, start_from, starting
 from vervet.training.stages import Workshop, is_done, run_stages
 
 FIRST_FILES = ("split.csv", "audit.json", "recipe.yaml", "run.json")
@@ -118,15 +118,11 @@ def train(
         recipe_name += starting(base.card["corpora"], base.whole)
     identity = {
         "recipe": recipe_name,
-        "settings": settings_of(recipe),
-        "corpus": corpus,
-        "protocol": protocol,
+        **bound_to(recipe, corpus, protocol, fold, base),
         "leaky": sides.leaky,
-        "fold": fold,
         "folds": sides.folds,
         "split_hash": sides.hash(),
         "labels": list(labels),
-        "base": base.origin if base else None,
     }
     card = identity | {"vervet_version": vervet.__version__, "commit": commit(), "front_end": asdict(recipe.front_end)}
     heard = base.card["corpora"] if base else ()  # whose terms hold for what comes of it too
@@ -206,6 +202,17 @@ def check_clips(out: Path, sides: Split) -> None:
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """All that a run folder is bound to, as `run.json` holds it: stages may be added later, the rest may not change."""
     return json.loads(json.dumps({key: value for key, value in asdict(recipe).items() if key != "stages"}))
+
+
+def bound_to(recipe: Recipe, corpus: str, protocol: str, fold: int, base: Base | None) -> dict[str, Any]:
+    """Of all that a run folder is bound to, what is known before its clips are."""
+    return {
+        "settings": settings_of(recipe),
+        "corpus": corpus,
+        "protocol": protocol,
+        "fold": fold,
+        "base": base.origin if base else None,
+    }
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,13 @@ from typing import Any
 from tqdm import tqdm
 
 from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
-from vervet.corpora import load_corpus
-from vervet.corpora.check import clean
+from vervet.corpora import Utterance, load_corpus
 from vervet.evaluation.protocols import split
 from vervet.evaluation.records import key_of
 from vervet.evaluation.run import network_of
 from vervet.machine import cores
 from vervet.training.pretrained import load_base, start_from, starting
-from vervet.training.run import check_clips, differences, read_record, settings_of, sides_of
+from vervet.training.run import bound_to, check_clips, differences, read_record, sides_of
 
 
 @dataclass(frozen=True)
@@ -87,18 +86,11 @@ class Job:
             needed = ["run.json", "model.json"]
         if not all((self.folder / name).exists() for name in needed):
             return False
-        return not differences(read_record(self.folder), self._wanted())
-
-    def _wanted(self) -> dict[str, Any]:
-        """What `run.json` says of it; which clips these were, `vervet.training.run.check_clips` knows."""
         base = load_base(self.init) if self.init else None
-        return {
-            "settings": settings_of(start_from(self.recipe, base) if base else self.recipe),
-            "corpus": self.corpus,
-            "protocol": self.protocol,
-            "fold": self.fold,
-            "base": base.origin if base else None,
-        }
+        recipe = start_from(self.recipe, base) if base else self.recipe
+        return not differences(
+            read_record(self.folder), bound_to(recipe, self.corpus, self.protocol, self.fold, base)
+        )  # which clips these were, `check_finished` asks
 
 
 def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol: str) -> list[int]:
@@ -274,15 +266,15 @@ def _folder_name(experiment: Experiment, recipe: str, seed: int) -> str:
     return "-".join([*parts, *(["from", experiment.init.replace("/", "-")] if experiment.init else []), str(seed)])
 
 
-def check_finished(jobs: Sequence[Job], root: Path | None) -> None:
+def check_finished(jobs: Sequence[Job], read: Callable[[], Sequence[Utterance]]) -> None:
     """Refuse finished folds of other clips than those that lie there now; unfinished ones ask themselves.
 
     Parameters
     ----------
     jobs : sequence of Job
         Of one corpus and recipe.
-    root : Path or None
-        Where the corpus lies, as for `vervet train`.
+    read : callable
+        Gives the corpus, cleaned; asked only where something is finished.
 
     Raises
     ------
@@ -291,8 +283,7 @@ def check_finished(jobs: Sequence[Job], root: Path | None) -> None:
     """
     finished = [job for job in jobs if job.finished]
     if finished:
-        first = finished[0]
-        utterances, _ = clean(load_corpus(first.corpus, root), first.recipe.silent, first.recipe.contradictory)
+        utterances = read()
         for job in finished:
             check_clips(job.folder, sides_of(utterances, job.protocol, job.fold, job.recipe))
 
