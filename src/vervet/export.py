@@ -36,6 +36,7 @@ CARD_KEYS = (
     "vervet_version",
 )
 OPTIONAL_KEYS = (
+    "stage",  # whether the teacher's feature was matched only, and whether there is a second head
     "temperature",  # of networks with validation clips
     "uncertain_below",
     "base",  # of fine-tuned ones: what they were before, and what to expect of them
