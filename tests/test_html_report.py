@@ -351,3 +351,13 @@ def test_many_speakers_are_a_strip_of_dots():
 
 def test_differences_have_one_sign():
     assert [charts.change(value) for value in (-0.00001, 0.0004, -0.067, 0.011)] == ["0.0", "0.0", "−6.7", "+1.1"]
+
+
+def test_clips_of_a_network_with_square_patches_are_drawn(hostile, tmp_path):
+    square = ["--student_network.patch=[8, 8]", "--stages=student", "--student.alpha=0", "--student.epochs=1"]
+    words = ["train", str(hostile / "tiny.yaml"), "--corpus", "table", "--root", str(hostile / "clips.csv"), "--cpu"]
+    words += ["--protocol", "speaker", "--out", str(tmp_path / "run"), "--cache", str(hostile / "cache"), *square]
+    assert main([*words, "--student.lr=1e-6"]) == 0
+    found = page(hostile, [tmp_path / "run"])
+    pictures = [attrs for attrs in found.all("image") + found.all("img") if "data:image/png" in str(attrs)]
+    assert len(pictures) >= 2

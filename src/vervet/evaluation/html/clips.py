@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vervet.audio import fit, read, resample
-from vervet.config import Vit, merge
 from vervet.evaluation.html.charts import clip_chart
 from vervet.evaluation.html.experiment import Experiment
 from vervet.evaluation.leakage import place, read_split
@@ -143,8 +142,7 @@ def _hard(experiment: Experiment, index: int, path: Path | None, model: Predicto
     picture, sound, cut = None, "", False
     if path and model:
         waveform = resample(*read(path), model.sampling_rate)
-        vit = merge(Vit(), network.folds[0].card["vit"], "model.json")
-        picture = _picture(model, vit, waveform, row["file"])
+        picture = _picture(model, waveform, row["file"])
         longest = round(LONGEST_S * model.sampling_rate)
         sound, cut = _player(waveform[:longest], model.sampling_rate) if audio else "", len(waveform) > longest
     scores = sorted(zip(network.labels, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
@@ -154,13 +152,11 @@ def _hard(experiment: Experiment, index: int, path: Path | None, model: Predicto
     )  # fmt: skip
 
 
-def _picture(model: Predictor, vit: Vit, waveform: NDArray[np.float32], name: str) -> Markup:
+def _picture(model: Predictor, waveform: NDArray[np.float32], name: str) -> Markup:
     heard = fit(waveform, min(len(waveform), round(model.duration_s * model.sampling_rate)))
     views = model.run([heard], ("attention", "log_mel"))
-    over_time = views["attention"][0].reshape(vit.grid).sum(0)
-    return clip_chart(
-        _png(views["log_mel"][0]), over_time.tolist(), len(waveform) / model.sampling_rate, model.duration_s, name
-    )
+    over_time, seconds = views["attention"][0].tolist(), len(waveform) / model.sampling_rate
+    return clip_chart(_png(views["log_mel"][0]), over_time, seconds, model.duration_s, name)
 
 
 def _png(image: NDArray[np.float32]) -> str:
