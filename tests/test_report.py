@@ -86,6 +86,17 @@ def test_command_writes_the_page_beside_the_file(tmp_path, capsys):
         write(tmp_path / "none.json")
 
 
+def test_notes_beside_the_file_are_part_of_the_page(tmp_path):
+    add(tmp_path / "results.json", [record()])
+    (tmp_path / "notes.md").write_text("Of a noisy room.\n\n## Settled with\n\nThe door open.\n", encoding="utf-8")
+    page = write(tmp_path / "results.json").read_text(encoding="utf-8")
+    head, leaky_part = page.split("## Leaky")
+    assert head.endswith("\n\nOf a noisy room.\n\n")
+    assert "\n\n## Settled with\n\nThe door open.\n\n## Not measured\n\n" in leaky_part
+    (tmp_path / "notes.md").write_text("## Settled with\n\nThe door open.\n", encoding="utf-8")
+    assert write(tmp_path / "results.json").read_text(encoding="utf-8") == page.replace("Of a noisy room.\n\n", "")
+
+
 def test_the_picture_has_what_ran_leaky_and_over_all_honest_folds(tmp_path):
     add(tmp_path / "results.json", [leaky(), leaky(network="teacher"), record(fold=3), record(recipe="fast")])
     assert "(leakage.png)" not in write(tmp_path / "results.json").read_text()  # one fold of ten is no comparison
