@@ -76,7 +76,7 @@ def write(results_path: Path) -> Path:
     Parameters
     ----------
     results_path : Path
-        The file of records. What is to be said of them besides stands in `notes.md` in the same folder, if there is one.
+        The file of records. What is to be said of them besides stands in `notes.md` in its folder, if there is one.
 
     Returns
     -------
