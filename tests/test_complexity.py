@@ -1,5 +1,7 @@
 import dataclasses
 import json
+from itertools import pairwise
+from math import prod
 
 import pytest
 import torch
@@ -8,8 +10,36 @@ from torch.nn import functional as F
 
 from vervet.cli import main
 from vervet.config import NETWORKS, STEM, Vit
-from vervet.evaluation.complexity import closed_form_macs, describe, macs, parameters
+from vervet.evaluation.complexity import describe, macs, parameters
+from vervet.models.functionals import BANDS, CEPSTRA, DESCRIPTORS, FUNCTIONALS, LOWER, MOMENTS, PITCHES, SETS
+from vervet.models.patches import TimeConvs
 from vervet.models.vit import VisionTransformer
+
+
+def closed_form_macs(config: Vit, classes: int, every_token: bool = True) -> int:
+    """Multiply-accumulates per image by hand, with all tokens of the last block or the one that is read."""
+    patches = prod(config.grid)
+    tokens, dim, inner = 1 + patches, config.embed_dim, config.heads * config.dim_head
+    widths = (1, *config.stem, 1) if config.stem else ()
+    stem = sum(9 * c_in * c_out for c_in, c_out in pairwise(widths)) * prod(config.image)
+    channels = 3 if config.position == "ice" else 1
+    reduce, (height, width) = 0, config.image
+    for number, c_out in enumerate(config.reduce):
+        height, width = height // 2, (width + 1) // 2 if number < 2 else width
+        reduce += 9 * channels * c_out * height * width
+        channels = c_out
+    embedding = reduce + patches * channels * (config.patch[0] >> len(config.reduce)) * config.patch[1] * dim
+    embedding += config.time_convs * patches * dim * TimeConvs.WIDTH
+    projections = tokens * dim * inner * 4  # query, key, value, output
+    attention = tokens * tokens * inner * 2  # scores, weighted values
+    feed_forward = tokens * dim * config.mlp_dim * 2
+    whole = stem + embedding + config.depth * (projections + attention + feed_forward) + dim * classes
+    if config.functionals:
+        whole += prod(config.image) * (CEPSTRA + BANDS + config.image[0] + 3 + len(LOWER) + PITCHES)
+        whole += config.image[1] * (PITCHES + 2 * DESCRIPTORS * MOMENTS * SETS) + FUNCTIONALS * classes
+    others = tokens - 1  # in the last block they give keys and values, and ask for nothing
+    spared = others * (2 * dim * inner + 2 * tokens * inner + 2 * dim * config.mlp_dim)
+    return whole if every_token else whole - spared
 
 
 @pytest.mark.parametrize(

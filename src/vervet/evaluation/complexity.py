@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vervet.config import NETWORKS, Vit
-from vervet.models.functionals import BANDS, CEPSTRA, DESCRIPTORS, FUNCTIONALS, LOWER, MOMENTS, PITCHES, SETS
-from vervet.models.patches import TimeConvs
 from vervet.models.vit import VisionTransformer
 
 
@@ -63,47 +60,6 @@ def macs(module: nn.Module, inputs: Tensor) -> int:
     finally:
         module.train(training)
     return counter.get_total_flops() // 2
-
-
-def closed_form_macs(config: Vit, classes: int, every_token: bool = True) -> int:
-    """Multiply-accumulates per image from the shape alone: the check on what `macs` counts.
-
-    Parameters
-    ----------
-    config : Vit
-        Shape of the network.
-    classes : int
-        Number of emotions.
-    every_token : bool, optional
-        Whether the last block computes all tokens, as the published figures have it, or the one that is read.
-
-    Returns
-    -------
-    int
-        MACs for one image.
-    """
-    patches = prod(config.grid)
-    tokens, dim, inner = 1 + patches, config.embed_dim, config.heads * config.dim_head
-    widths = (1, *config.stem, 1) if config.stem else ()
-    stem = sum(9 * c_in * c_out for c_in, c_out in pairwise(widths)) * prod(config.image)
-    channels = 3 if config.position == "ice" else 1
-    reduce, (height, width) = 0, config.image
-    for number, c_out in enumerate(config.reduce):
-        height, width = height // 2, (width + 1) // 2 if number < 2 else width
-        reduce += 9 * channels * c_out * height * width
-        channels = c_out
-    embedding = reduce + patches * channels * (config.patch[0] >> len(config.reduce)) * config.patch[1] * dim
-    embedding += config.time_convs * patches * dim * TimeConvs.WIDTH
-    projections = tokens * dim * inner * 4  # query, key, value, output
-    attention = tokens * tokens * inner * 2  # scores, weighted values
-    feed_forward = tokens * dim * config.mlp_dim * 2
-    whole = stem + embedding + config.depth * (projections + attention + feed_forward) + dim * classes
-    if config.functionals:
-        whole += prod(config.image) * (CEPSTRA + BANDS + config.image[0] + 3 + len(LOWER) + PITCHES)
-        whole += config.image[1] * (PITCHES + 2 * DESCRIPTORS * MOMENTS * SETS) + FUNCTIONALS * classes
-    others = tokens - 1  # in the last block they give keys and values, and ask for nothing
-    spared = others * (2 * dim * inner + 2 * tokens * inner + 2 * dim * config.mlp_dim)
-    return whole if every_token else whole - spared
 
 
 def cost(config: Vit, classes: int) -> dict[str, int]:

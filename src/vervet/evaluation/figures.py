@@ -115,8 +115,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]], title: str, protocol: st
     history : sequence of mapping
         One per epoch, in the order they ran: stage (str), epoch (int), train_loss (float), and where they were measured
         validation_loss and validation_uar (float, fractions of 1; None or missing otherwise) and lr. A true `chosen`
-        marks the epoch whose weights were kept; without it, the first epoch of the best validation UAR is marked, or
-        that of the lowest validation loss in a stage without UAR.
+        marks the epoch whose weights were kept.
     title : str
         What was trained on what, for example "EmoDB, fold 0". The protocol is added to it.
     protocol : str
@@ -410,18 +409,6 @@ def _confusion_cell(axes: Axes, row: int, column: int, percent: float, count: in
     axes.text(column, row + 0.24, f"{count:,}", ha="center", va="center", color=colour, fontsize=7.5)
 
 
-def _chosen(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Find the epoch whose weights were kept."""
-    for row in rows:
-        if row.get("chosen"):
-            return row
-    if scored := [row for row in rows if _known(row.get("validation_uar"))]:
-        return max(scored, key=lambda row: row["validation_uar"])
-    if measured := [row for row in rows if _known(row.get("validation_loss"))]:
-        return min(measured, key=lambda row: row["validation_loss"])
-    return None
-
-
 def _known(value: float | None) -> bool:
     """Whether something was validated: NaN stands where nothing was."""
     return value is not None and math.isfinite(value)
@@ -450,8 +437,8 @@ def _stage_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
         right.set_ylabel("validation UAR, %", color=BLUE)
         right.tick_params(axis="y", colors=BLUE)
         (lines["validation UAR"],) = right.plot(*zip(*points, strict=True), color=BLUE, linewidth=1.8)
-    if chosen := _chosen(rows):
-        lines["chosen epoch"] = axes.axvline(chosen["epoch"], color=VERMILION, linewidth=1.2, linestyle=(0, (4, 3)))
+    for chosen in (row["epoch"] for row in rows if row.get("chosen")):
+        lines["chosen epoch"] = axes.axvline(chosen, color=VERMILION, linewidth=1.2, linestyle=(0, (4, 3)))
     return lines
 
 
