@@ -1,4 +1,4 @@
-"""Every setting of Vervet, with its unit and its default. Nothing is configured anywhere else.
+"""Every setting of a model and its training, with its unit and its default.
 
 The defaults are the system of Kim & Lee (IEEE Access 2024). A recipe file (YAML) names only what it changes; a key it
 misspells is an error that names the nearest known one.

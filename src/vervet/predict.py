@@ -90,7 +90,7 @@ class Predictor:
     digest : str
         SHA-256 of the model's file, in hexadecimal digits; tells it from all other models.
     speaker : numpy.ndarray, optional
-        (3, n_mels) float32, what `enroll` has summed up of a speaker; nothing is known of the speaker where not given.
+        (3, values) float32, what `enroll` has summed up of a speaker; nothing is known of the speaker where not given.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class Predictor:
         Parameters
         ----------
         statistics : numpy.ndarray
-            (3, n_mels) float32, of one or several recordings: the sum of what `statistics` gives.
+            (3, values) float32, of one or several recordings: the sum of what `statistics` gives.
 
         Returns
         -------
@@ -249,8 +249,8 @@ class Predictor:
         Returns
         -------
         numpy.ndarray
-            (3, n_mels) float32: of each Mel band the sum, the sum of squares and the number of columns with sound; 0
-            for silence.
+            (3, values) float32: the sum, the sum of squares and the number, of each Mel band over columns with sound,
+            then of each functional, if the model has a second head, over windows; 0 for silence.
 
         Raises
         ------
@@ -387,8 +387,8 @@ class Predictor:
             Each (samples,) float32 in [-1, 1] at the model's sampling rate; padded or cut to the model's window, or to
             what the longest needs, if the model says that it answers the same for that.
         outputs : sequence of str
-            Of `logits` (batch, classes), `embedding` (batch, features), `attention` (batch, patches) and `log_mel`
-            (batch, n_mels, width) in [0, 1].
+            Of `logits` (batch, classes), `embedding` (batch, features), `attention` (batch, patches side by side),
+            `log_mel` (batch, n_mels, width) in [0, 1], and of a model that enrols `statistics` (batch, 3, values).
 
         Returns
         -------

@@ -49,7 +49,7 @@ def bench(
     Returns
     -------
     dict
-        machine, version, model, clips, rounds, missing (contender -> packages), and rows: contender, title, threads,
+        machine, version, model, windows, rounds, missing (contender -> packages), and rows: contender, title, threads,
         part, p50_ms, p99_ms, cpu_ms (medians and 99th percentiles of one window), windows_per_s (in batches; None
         where not measured), real_time_factor, peak_mb, cold_s (from start to first answer, median of three), model_mb,
         and ratio: how many times vervet's own time it takes, the median over rounds.

@@ -15,14 +15,13 @@ from torch.nn import functional as F
 
 from vervet.audio import fit, read, resample
 from vervet.augment import version
-from vervet.config import Augment, FrontEnd, merge
+from vervet.config import VERSIONS, Augment, FrontEnd, merge
 from vervet.evaluation.figures import BLUE, INK, MUTED, ORANGE, new_figure, protocol_title, titles
 from vervet.models.checkpoint import load_network
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 
 MEL_COLOURS = "magma"
-VERSIONS = ("original", "speed", "noise", "shift")
 
 
 def draw_inside(folders: Sequence[Path], recording: Path, out: Path) -> list[Path]:

@@ -115,7 +115,7 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Logits (len, classes) and features (len, embed_dim) of images, float32 on the CPU.
 
-    `told` (len, 3, n_mels) says of each image what the network knows of the speaker.
+    `told` (len, 3, values) says of each image what the network knows of the speaker.
     """
     model.eval()
     parts = []
