@@ -17,7 +17,7 @@ from vervet.predict import Predictor, is_one, load
 def embed(
     sources: Sound | Iterable[Sound], model: str | Path | Predictor | None = None, *, jobs: int | None = None
 ) -> np.ndarray:
-    """Give the features of recordings; see `vervet.embed`.
+    """Give the features of recordings: what the network's last layer reads, for classifiers of one's own.
 
     Parameters
     ----------
@@ -32,7 +32,8 @@ def embed(
     Returns
     -------
     numpy.ndarray
-        (recordings, features) float32: a row for each recording, as `Predictor.embed` gives it.
+        (recordings, features) float32, 256 features of the shipped model. The row of a recording longer than the
+        model's window is the mean over its windows, each weighted by its duration.
 
     Raises
     ------

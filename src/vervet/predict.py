@@ -446,20 +446,21 @@ class Predictor:
 
 
 def load(model: str | Path | None = None, *, threads: int | None = None) -> Predictor:
-    """Load a model; see `vervet.load`.
+    """Load a model that predicts emotions.
 
     Parameters
     ----------
     model : str or pathlib.Path, optional
-        An `.onnx` file, a folder that holds `model.onnx`, such as a run, `owner/model` or `owner/model@revision` of the
-        Hugging Face Hub, or the name of a shipped model; the shipped default where not given.
+        An exported `.onnx` file, a folder that holds `model.onnx`, such as a run, `owner/model` or
+        `owner/model@revision` of the Hugging Face Hub (extra `hub`), or the name of a shipped model; the shipped
+        default where not given.
     threads : int, optional
         CPU threads of one run of the network; as many as there are cores where not given.
 
     Returns
     -------
     Predictor
-        Ready to be called.
+        Called with a recording, it returns a list of `Prediction`.
 
     Raises
     ------
@@ -484,7 +485,7 @@ def open_model(name: str, content: bytes, threads: int | None = None) -> Predict
     Returns
     -------
     Predictor
-        Ready to be called.
+        Called with a recording, it returns a list of `Prediction`.
 
     Raises
     ------
