@@ -475,3 +475,11 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
     assert next(found).end_s == 4
     with pytest.raises(ValueError, match=r"the first at 39\.000 s"):
         list(found)
+
+
+def test_a_segment_of_what_cannot_be_sought_in(tmp_path):
+    """Telephones write GSM 6.10, in which libsndfile cannot go to a place."""
+    path = written(tmp_path / "call.wav", tone(300, 12, rate=8000), rate=8000, subtype="GSM610")
+    whole, _ = audio.read(path)
+    (window,) = audio.windows(path, 8000, 4, 4, 9.0, 11.0)
+    assert np.array_equal(window.waveform, whole[72_000:88_000])

@@ -24,6 +24,7 @@ def test_files_folders_and_globs(capsys, model, tmp_path, monkeypatch):
     clip(tmp_path / "a" / "LOUD.FLAC", "neutral")
     clip(tmp_path / "a" / "x.mp3", "boredom")
     clip(tmp_path / "a" / "._x.wav", "sadness")
+    clip(tmp_path / "a" / ".Trashes" / "501" / "y.wav", "sadness")
     (tmp_path / "a" / "notes.txt").write_text("no audio")
     monkeypatch.chdir(tmp_path)
 
@@ -35,6 +36,8 @@ def test_files_folders_and_globs(capsys, model, tmp_path, monkeypatch):
     assert heard("*/same.wav") == [("b/same.wav", "anger")]
     assert heard("**/same.wav") == [("a/deep/same.wav", "fear"), ("b/same.wav", "anger")]
     assert heard("[a]") == in_a
+    clip(tmp_path / "ab.wav", "sadness")
+    assert heard("[a]*") == [*in_a, ("ab.wav", "sadness")]  # a folder that matches beside a file is searched
     clip(tmp_path / "[take 1].wav", "happiness")
     assert heard("[take 1].wav") == [("[take 1].wav", "happiness")]
 
@@ -176,6 +179,7 @@ def test_audformat_segments_are_answered(capsys, model, tmp_path):
     [
         ("1.5", 1.5),
         (".5", 0.5),
+        ("6.25e-05", 6.25e-5),
         ("0 days 00:00:01.500000", 1.5),
         ("00:01:02", 62),
         ("1 days 01:00:00", 90_000),
@@ -193,6 +197,7 @@ def test_times_of_tables(text, seconds):
         ("path,emotion\na.wav,anger\n", "has no column 'file', only path, emotion"),
         ("file,x,x\na.wav,1,2\n", "two columns have the same name"),
         ("file,emotion\n", "has no rows"),
+        ("file,emotion\n\n\n", "has no rows"),
         ("file,emotion\na.wav,anger,more\n", "row 2: 3 values under 2 columns"),
         ("file,emotion\n,anger\n", "row 2: names no file"),
         ("file,start,end\na.wav,soon,2\n", "row 2: 'soon' is not a time"),
@@ -225,8 +230,11 @@ def test_links_are_followed_but_never_round_and_round(tmp_path):
     (folder / "deep" / "back").symlink_to(folder)
     (folder / "far").symlink_to(tmp_path / "far")
     (folder / "gone.wav").symlink_to(tmp_path / "nothing.wav")
-    found = [item.file for item in batch.find([folder])]
-    assert found == [str(folder / "far" / "a.wav"), str(folder / "gone.wav")]
+    (folder / "itself").symlink_to("itself")
+    (folder / "itself.wav").symlink_to("itself.wav")
+    expected = [str(folder / name) for name in ("far/a.wav", "gone.wav", "itself.wav")]
+    assert [item.file for item in batch.find([folder])] == expected
+    assert [item.file for item in batch.find([f"{folder}/**/*.wav"])] == expected
 
 
 def test_a_quote_that_is_not_closed_hides_no_rows(capsys, model, tmp_path):

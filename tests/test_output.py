@@ -89,6 +89,19 @@ def test_the_command_answers_in_a_pipe(model, tmp_path):
     assert b"#" in done.stdout
 
 
+def test_what_programs_read_is_utf_8_whatever_the_terminal(model, tmp_path):
+    path = clip(tmp_path / "wow😀–ü.wav", "boredom")
+    start = "import sys; from vervet.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", start, "predict", str(path), "--model", str(model), "--format", "json"]
+    done = subprocess.run(words, capture_output=True, check=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"})
+    assert json.loads(done.stdout.decode("utf-8"))[0]["file"] == str(path)
+
+
+def test_a_value_may_hold_what_ends_a_line():
+    values = ["a\rb", "c\nd", "e\r\nf", "plain"]
+    assert list(csv.reader(io.StringIO(output.csv_line(values) + "\n", newline=""))) == [values]
+
+
 # --- as the answers come
 
 

@@ -521,8 +521,11 @@ def _frames(sound: soundfile.SoundFile) -> int:
 def _decode(sound: soundfile.SoundFile, name: str, frames: int, first: int, last: int) -> Iterator[np.ndarray]:
     """Yield frames [first, last) as checked mono blocks."""
     try:
-        if first:
+        if first and sound.seekable():
             sound.seek(first)
+        else:  # as of a telephone's GSM 6.10
+            for skipped in range(0, first, BLOCK):
+                sound.read(min(BLOCK, first - skipped), dtype="float32")
         while first < last:
             wanted = min(BLOCK, last - first)
             block = sound.read(wanted, dtype="float32", always_2d=True)  # (frames, channels)

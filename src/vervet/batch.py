@@ -16,7 +16,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -170,8 +171,20 @@ def _table_of(database: str, table: str) -> str:
 
 def _matches(pattern: str) -> list[str]:
     matches = sorted(glob.glob(pattern, recursive=True))
-    # with ** a folder is matched beside its own files
+    if "**" not in pattern:
+        return matches
+    above = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    matches = [match for match in matches if not _goes_round(os.path.dirname(match), str(above))]
+    # a folder is matched beside its own files
     return [match for match in matches if not os.path.isdir(match)] or matches
+
+
+@lru_cache(maxsize=1024)
+def _goes_round(folder: str, above: str) -> bool:
+    """Whether a link on the way from `above` to a folder leads back to the way."""
+    parts = Path(os.path.relpath(folder, above)).parts
+    ways = [os.path.realpath(os.path.join(above, *parts[:depth])) for depth in range(len(parts) + 1)]
+    return len(set(ways)) < len(ways)
 
 
 def _folder(folder: str) -> Iterator[Item]:
@@ -200,25 +213,27 @@ def _below(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Ite
         yield Item(Path(folder), folder, problem=problem)
         return
     for entry in entries:
-        # names with a leading dot are left by file systems, such as the ._talk.wav of macOS
-        named = entry.name.casefold().endswith(AUDIO_SUFFIXES) and not entry.name.startswith(".")
-        if entry.is_dir():
+        if entry.name.startswith("."):  # left by file systems, such as the ._talk.wav of macOS
+            continue
+        link = entry.is_symlink()  # one that cannot be followed is a file, which is named when it is read
+        if os.path.isdir(entry.path) if link else entry.is_dir():
             yield from _below(entry.path, (*above, here))
-        elif named and (entry.is_file() or entry.is_symlink()):  # a link to nothing is named when it is read
+        elif entry.name.casefold().endswith(AUDIO_SUFFIXES) and (link or entry.is_file()):
             path = Path(entry.path)
             yield Item(path, str(path))
 
 
 def _table(table: str) -> Iterator[Item]:
     with _rows(table) as (header, rows):
-        number = 1
+        empty = True
         for number, row in enumerate(rows, start=2):
+            empty = empty and not row
             try:
                 if row:
                     yield _row(Path(table).parent, header, row)
             except ValueError as error:
                 yield Item(Path(table), table, problem=f"{table}: row {number}: {error}")
-    if number == 1:
+    if empty:
         raise ValueError(f"{table}: has no rows; list one recording per line under 'file'")
 
 
@@ -285,7 +300,7 @@ def _seconds(text: str) -> float | None:
     text = text.strip()
     if text in ("", "NaT"):
         return None
-    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
+    if re.fullmatch(r"(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
         return float(text)
     if not (match := _TIME.fullmatch(text)):
         raise ValueError(f"{text!r} is not a time; write seconds (1.5) or '0 days 00:00:01.5'")
@@ -380,8 +395,7 @@ def meet(predictor: Predictor, items: Iterable[Item], column: str, jobs: int = 1
     Returns
     -------
     Speakers
-        For `predict_many`. A recording that is then answered is one of those its speaker is known from; alone, it is
-        answered as if nothing were known.
+        For `predict_many`. A recording that is then answered is one of those its speaker is known from.
 
     Raises
     ------

@@ -529,7 +529,7 @@ def _predict(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vervet import batch, output, predict
-    from vervet.terminal import printable
+    from vervet.terminal import for_programs, printable
 
     if args.out:
         return _predict_into(args)
@@ -542,21 +542,27 @@ def _predict(args: argparse.Namespace) -> int:
     predictor = predict.load(args.model, threads=1)
     speakers = _met(args, predictor)
     kept: list[Answer] = []
+    faulty = False
 
     def keep(answer: Answer) -> Answer:
-        if picture or answer.problem:
+        nonlocal faulty
+        faulty = faulty or bool(answer.problem)
+        if picture:
             kept.append(answer)
         return answer
 
+    if args.format != "table":
+        for_programs(sys.stdout)
     with closing(_answers(args, predictor, speakers, batch.find(args.paths, args.table))) as answers:
         for line in output.FORMATS[args.format](
             map(keep, answers), predictor.labels, batch.columns(args.paths, args.table)
         ):
-            tqdm.write(printable(line, sys.stdout.encoding))  # a progress bar makes way for it
+            shown = printable(line, sys.stdout.encoding) if args.format == "table" else line
+            tqdm.write(shown)  # a progress bar makes way for it
             sys.stdout.flush()
     if picture and any(answer.predictions for answer in kept):
         picture.draw(predictor, kept, args.picture)
-    return 1 if any(answer.problem for answer in kept) else 0
+    return int(faulty)
 
 
 def _predict_into(args: argparse.Namespace) -> int:

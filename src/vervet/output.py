@@ -174,8 +174,8 @@ def csv_line(values: Iterable[Any]) -> str:
     """Write one row of CSV, without the end of its line."""
     text = io.StringIO()
     plain = (str(value).lower() if isinstance(value, bool) else value for value in values)
-    csv.writer(text, lineterminator="\n").writerow(plain)
-    return text.getvalue()[:-1]
+    csv.writer(text, lineterminator="\r\n").writerow(plain)  # so that it quotes both characters in a value
+    return text.getvalue()[:-2]
 
 
 def mark(label: str, truth: str, labels: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from vervet import audio
 from vervet.predict import Predictor
-from vervet.terminal import bar, printable
+from vervet.terminal import bar, for_programs, printable
 
 Chunk = np.ndarray | bytes | bytearray | memoryview
 
@@ -583,6 +583,8 @@ def show(answers: Iterable[Heard], format: str, out: TextIO) -> None:
         Flushed after every answer.
     """
     redraw = format == "text" and out.isatty()
+    if format == "json":
+        for_programs(out)
     label = ""
     try:
         for heard in answers:

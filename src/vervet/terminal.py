@@ -1,6 +1,9 @@
-"""What a terminal can show of a number and of a text."""
+"""What a terminal can show of a number and of a text, and what programs read."""
 
 from __future__ import annotations
+
+import io
+from typing import TextIO
 
 BAR = 16  # characters, of a share of 1
 
@@ -51,3 +54,15 @@ def printable(text: str, encoding: str | None) -> str:
         plain = text.translate(str.maketrans("█▏▎▍▌▋▊▉✓✗–…", "#       +x-~"))
         return plain.encode(encoding, "backslashreplace").decode(encoding)
     return text
+
+
+def for_programs(stream: TextIO) -> None:
+    """Have a stream write UTF-8 from here on, whatever the terminal's encoding: JSON, and CSV as it is in files.
+
+    Parameters
+    ----------
+    stream : text file
+        Standard output, say. What UTF-8 cannot hold, bytes in the name of a file that are no characters, is escaped.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -130,7 +130,7 @@ async def _parts(request: Request, body: _Body, field: str, most: int) -> list[U
     parser = _InMemory(request.headers, body.chunks(), max_files=most, max_fields=most)
     try:
         form = await parser.parse()
-    except (MultiPartException, FormParserError) as error:
+    except (MultiPartException, FormParserError, UnicodeError) as error:
         raise Refused(400, "invalid_request", f"the body is no proper multipart: {error}") from error
     if not parser.ended:
         what = "was cut off" if body.bytes else "is empty"

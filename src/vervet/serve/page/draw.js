@@ -158,8 +158,10 @@ export function drawTime(canvas, first_s, last_s) {
 }
 
 function clock(s, step) {
-  if (step >= 60 || s >= 60) return `${Math.floor(s / 60)}:${String(Math.round(s % 60)).padStart(2, "0")}`;
-  return `${step < 1 ? s.toFixed(1) : Math.round(s)} s`;
+  const digits = step < 1 ? 1 : 0;
+  const shown = Number(s.toFixed(digits)); // rounded before minutes are taken off
+  if (step < 60 && shown < 60) return `${shown.toFixed(digits)} s`;
+  return `${Math.floor(shown / 60)}:${(shown % 60).toFixed(digits).padStart(digits ? 4 : 2, "0")}`;
 }
 
 /** How loud the last chunks were, newest at the right. */
