@@ -87,7 +87,7 @@ def test_a_recording_with_one_bad_sample_has_no_answer_at_all(capsys, model, tmp
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("empty", "no recordings in this folder or below; looked for .wav, .flac, .ogg, .mp3"),
+        ("empty", "no recordings in this folder or below; looked for .wav, .flac, .ogg"),
         ("*.wav", "matches no file"),
         ("gone.wav", "no such file"),
         ("gone.csv", "no such file"),
@@ -114,6 +114,35 @@ def test_window_and_hop_reach_the_predictor(capsys, model, tmp_path):
 
 
 # --- tables
+
+
+def test_one_answer_for_each_recording(capsys, model, tmp_path):
+    clip(tmp_path / "a.wav", "anger", 9.0)
+    clip(tmp_path / "b.wav", "fear", 2.0)
+    found = run_json(capsys, model, tmp_path, "--whole")
+    assert [(Path(r["file"]).name, r["start_s"], r["end_s"], r["label"]) for r in found] == [
+        ("a.wav", 0, 9, "anger"),
+        ("b.wav", 0, 2, "fear"),
+    ]
+    code, _, err = run(capsys, model, tmp_path, "--whole", "--picture", tmp_path / "p.png")
+    assert (code, "leave out --whole" in err) == (1, True)
+
+
+def test_what_others_decode_is_named_not_passed_over(capsys, model, tmp_path):
+    clip(tmp_path / "a.wav", "anger")
+    (tmp_path / "call.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    code, out, err = run(capsys, model, tmp_path, "--format", "jsonl")
+    assert (code, out.count("\n")) == (1, 1)
+    assert "call.m4a: is MPEG-4 audio or video, such as .m4a, which is not decoded here" in err
+
+
+def test_a_name_cannot_command_the_terminal(capsys, model, tmp_path):
+    path = clip(tmp_path / "a\x1b[31mred\nline.wav", "anger")
+    _, out, _ = run(capsys, model, path)
+    assert "\x1b" not in out
+    assert "red\\nline.wav" in out
+    _, _, err = run(capsys, model, tmp_path / "no\nsuch.wav")
+    assert "no\\nsuch.wav" in err
 
 
 def test_columns_of_a_table_survive(capsys, model, tmp_path):

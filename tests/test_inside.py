@@ -33,6 +33,14 @@ def test_every_network_gets_the_pictures_it_allows(tmp_path, capsys):
     assert str(out / "method.png") in capsys.readouterr().out
 
 
+def test_a_network_of_the_shipped_shape_is_drawn(tmp_path):
+    changes = {"image": (128, 251), "reduce": (4, 8), "normalise": "mean", "mask_padding": True, "functionals": True}
+    front_end = FrontEnd(hop_length=256, width=251, reference="full scale")
+    one = network(tmp_path / "a", front_end=front_end, **changes)
+    assert main(["inside", str(one), "--clip", str(CLIP), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "method.png").stat().st_size > 10_000
+
+
 def test_networks_of_different_front_ends_are_refused(tmp_path, capsys):
     one = network(tmp_path / "a")
     other = network(tmp_path / "b", front_end=FrontEnd(top_db=60.0))

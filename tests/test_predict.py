@@ -85,6 +85,20 @@ def test_each_window_of_a_long_recording_is_answered_for_itself(predictor):
     assert [(p.start_s, p.end_s) for p in predictions] == [(0, 4), (4, 8), (8, 12), (12, 13.5)]
 
 
+def test_a_whole_recording_has_the_mean_of_its_windows(predictor):
+    waveform = np.concatenate([sine(1, 4.0), np.zeros(4 * RATE, np.float32), sine(2, 1.0)])
+    with pytest.warns(UserWarning, match="silent"):
+        first, last = predictions = predictor((waveform, RATE))
+    whole = predictor.whole(predictions)
+    assert (whole.start_s, whole.end_s, whole.label) == (0, 9, LABELS[1])
+    for label in LABELS:
+        expected = (4 * first.scores[label] + last.scores[label]) / 5
+        assert whole.scores[label] == pytest.approx(expected, abs=1e-9)
+    assert predictor.whole([first]) == first
+    with pytest.raises(ValueError, match="nothing was answered"):
+        predictor.whole([])
+
+
 def test_overlapping_and_shorter_windows(predictor):
     waveform = np.concatenate([sine(0, 2.0), sine(6, 2.0)])
     predictions = predictor((waveform, RATE), window_s=1, hop_s=0.5)

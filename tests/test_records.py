@@ -154,3 +154,22 @@ def test_seeds_are_averaged_over_the_same_folds_only():
 def test_folds_with_different_labels_do_not_pool():
     with pytest.raises(ValueError, match="emodb, speaker, student, paper, 0 have different labels"):
         summarise([record(fold=0), record(fold=1, labels=["fear", "anger"])])
+
+
+def test_a_pooled_record_gives_way_to_none_of_fewer_folds(tmp_path):
+    path, whole = tmp_path / "results.json", record(fold="all", folds=[0, 1, 2])
+    add(path, [whole])
+    assert add(path, [record(fold="all", folds=[0, 2], seed=whole["seed"])]) == [whole]
+    more = record(fold="all", folds=[0, 1, 2, 3])
+    assert add(path, [more]) == [more]
+
+
+def test_another_table_is_not_filed_under_the_same_name(tmp_path):
+    path, one = tmp_path / "results.json", record(corpus="table")
+    add(path, [one])
+    add(path, [one])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"table, protocol speaker, recipe .*: filed already, of other clips"):
+        add(path, [record(corpus="table", split_hash="f" * 16)])
+    assert path.read_bytes() == before
+    add(path, [record(), record(split_hash="f" * 16)])  # the splits of published corpora are ours

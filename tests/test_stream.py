@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_double
 import pytest
+import soundfile
 from onnx_double import LABELS, METADATA, RATE, sine, sure
 
 import vervet
@@ -243,6 +244,18 @@ def test_arrays_and_bytes_of_every_kind_agree(double):
                 np.testing.assert_allclose(scores(answers), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("pcm", "subtype"), [("mulaw", "ULAW"), ("alaw", "ALAW")])
+def test_what_telephones_send_is_heard(double, pcm, subtype):
+    form = {"channels": 1, "samplerate": 16_000, "subtype": subtype, "format": "RAW"}
+    file = io.BytesIO()
+    soundfile.write(file, clips("16a04Fa"), 16_000, subtype=subtype, format="RAW")
+    waveform, _ = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32", **form)
+    every, _ = soundfile.read(io.BytesIO(bytes(range(256))), dtype="int16", **form)
+    assert np.array_equal(plain(double, pcm=pcm)._law, every)
+    expected = scores(heard(plain(double), waveform, 5003))
+    np.testing.assert_allclose(scores(heard(plain(double, pcm=pcm), file.getvalue(), 999)), expected, atol=1e-6)
+
+
 def test_channels_are_mixed_to_their_mean(double):
     left, right = sine(0, 1.5), sine(2, 1.5)
     both = np.stack([left, right], axis=1)
@@ -308,7 +321,7 @@ def test_pcm_that_ends_in_the_middle_of_a_sample_is_named(cheap):
         ({"sampling_rate": 0}, "sampling rate 0"),
         ({"sampling_rate": 16000.5}, r"sampling rate 16000\.5"),
         ({"channels": 0}, "0 channels: give 1 to 64"),
-        ({"pcm": "mp3"}, "PCM format 'mp3': choose one of s16le, s32le, f32le"),
+        ({"pcm": "mp3"}, "PCM format 'mp3': choose one of s16le, s32le, f32le, mulaw, alaw"),
         ({"window_s": 5.0}, "window of 5 s: this model hears 4 s"),
         ({"hop_s": 0.0}, "hop of 0 s"),
         ({"smoothing_s": -1.0}, "smoothing of -1 s"),

@@ -162,6 +162,23 @@ def test_stages_may_be_added_one_by_one(run, tiny_corpus, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_student_that_skips_matching_is_called_so_and_stays_so(run, tiny_corpus, tmp_path, capsys):
+    recipe, out = run.parent / "tiny.yaml", tmp_path / "run"
+    borrowed = ("--teacher", str(run), "--student.epochs=1")
+    assert main(words(recipe, tiny_corpus, out, *borrowed, "--stages=student")) == 0
+    assert load_network(out)[1]["recipe"] == "tiny without matching --student.epochs=1"
+    capsys.readouterr()
+    assert main(words(recipe, tiny_corpus, out, *borrowed)) == 1
+    assert (
+        "recipe ('tiny without matching --student.epochs=1' there, 'tiny --student.epochs=1'" in capsys.readouterr().err
+    )
+    shutil.rmtree(out / "matching", ignore_errors=True)
+    shutil.copytree(run, tmp_path / "whole")
+    shutil.rmtree(tmp_path / "whole" / "matching")
+    assert main(words(recipe, tiny_corpus, tmp_path / "whole")) == 1
+    assert "student was trained without matching; choose another --out" in capsys.readouterr().err
+
+
 def test_folders_of_others_are_left_alone(tiny_recipe, tiny_corpus, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("")
@@ -736,13 +753,13 @@ def test_what_is_missing_is_told_from_what_is_filed(tiny_recipe, tmp_path):
 
     own = [record("emodb", "tiny", seed, fold) for seed in (0, 1) for fold in (0, 3)]
     started = [record("savee", f"tiny from {base}", 0, 2) for base in ("all of cremad", "cremad+emodb")]
-    changed = record("emodb", "tiny --student.alpha=1", 0, 3)
+    changed = record("emodb", "tiny without matching --student.alpha=1", 0, 3)
     assert unfiled(jobs, [*own, *started, changed]) == []
     assert unfiled(jobs, []) == jobs[1:]  # protocol `all` tests nothing
     assert unfiled(jobs, [*own, started[1], changed]) == [jobs[5]]
     assert unfiled(jobs, [*own[:3], *started, changed]) == jobs[3:5]  # both folds of the seed
     assert unfiled(jobs, [*own, *started]) == [jobs[7]]
-    other = record("emodb", "tiny --student.alpha=1", 0, 3, network="student-matched")
+    other = record("emodb", "tiny without matching --student.alpha=1", 0, 3, network="student-matched")
     assert unfiled(jobs, [*own, *started, other]) == [jobs[7]]
 
     assert with_lenders(jobs, jobs) == jobs

@@ -497,8 +497,20 @@ def _sniff(stream: BinaryIO, name: str) -> None:
     if head == LFS_POINTER:
         raise ValueError(f"{name}: is a Git LFS pointer, not audio; fetch the recording with 'git lfs pull'")
     mp3 = head[0] == 0xFF and head[1:2] >= b"\xe0"
+    if kind := _not_decoded(head):
+        raise NotAudio(f"{name}: is {kind}, which is not decoded here; convert it, as with ffmpeg -i FILE file.wav")
     if not (mp3 or head.startswith(BEGINNINGS)):
         raise _no_audio(name, "it begins like no known format")
+
+
+def _not_decoded(head: bytes) -> str:
+    """What others decode, told by its first bytes; nothing, if it is none of these."""
+    if head[4:8] == b"ftyp":
+        return "MPEG-4 audio or video, such as .m4a"
+    if head[0] == 0xFF and head[1:2] in (b"\xf1", b"\xf9"):
+        return "AAC"
+    beginnings = {b"#!AMR": "AMR", b"\x1aE\xdf\xa3": "WebM or Matroska", b"0&\xb2u": "Windows Media"}
+    return next((kind for beginning, kind in beginnings.items() if head.startswith(beginning)), "")
 
 
 def _no_audio(name: str, why: str) -> NotAudio:

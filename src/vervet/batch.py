@@ -31,6 +31,7 @@ from vervet.predict import Prediction, Predictor, Spread
 READERS = 2  # per run of the network; while one waits for its answer, another reads
 AHEAD = 64  # recordings that may be finished behind one that takes long, per run of the network
 TABLE_SUFFIXES = (".csv", ".parquet")
+NOT_DECODED = (".m4a", ".aac", ".amr", ".wma")  # recordings that are named as such where a folder holds them
 WINDOWS = 8  # of one recording that may wait for the network; as many runs can work on it
 
 In = TypeVar("In")
@@ -218,7 +219,7 @@ def _below(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Ite
         link = entry.is_symlink()  # one that cannot be followed is a file, which is named when it is read
         if os.path.isdir(entry.path) if link else entry.is_dir():
             yield from _below(entry.path, (*above, here))
-        elif entry.name.casefold().endswith(AUDIO_SUFFIXES) and (link or entry.is_file()):
+        elif entry.name.casefold().endswith((*AUDIO_SUFFIXES, *NOT_DECODED)) and (link or entry.is_file()):
             path = Path(entry.path)
             yield Item(path, str(path))
 

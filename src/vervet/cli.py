@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "huggingface_hub": "hub", "audformat": "audformat",
         }  # fmt: skip
         extras |= dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client", "websockets"), "serve")
-        extra_name = extras.get(error.name, "train")
+        trains = args.command in ("train", "study", "finetune", "report", "inside", "export")
+        extra_name = "train" if trains else extras.get(error.name, "train")
         print(
             f"vervet {args.command}: needs {error.name}, which is not installed: pip install 'vervet[{extra_name}]'",
             file=sys.stderr,
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     formats(sub, "table", "csv", "json", "jsonl")
     sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
     sub.add_argument("--hop-s", type=float, default=None, help="seconds between windows; default: the window")
+    sub.add_argument("--whole", action="store_true", help="one answer for each recording: the mean over its windows")
     sub.add_argument(
         "--speaker", default=None, metavar="COLUMN", help="get to know each speaker that it names first, from all clips"
     )
@@ -127,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--stdin", action="store_true", help="raw PCM on standard input instead of the microphone")
     sub.add_argument("--rate", type=int, default=None, help="in Hz; default: 16000 of PCM, the microphone's own")
     sub.add_argument("--channels", type=int, default=1, help="mixed to their mean; default: 1")
-    sub.add_argument("--pcm", choices=("s16le", "s32le", "f32le"), default="s16le", help="default: s16le")
+    sub.add_argument(
+        "--pcm", choices=("s16le", "s32le", "f32le", "mulaw", "alaw"), default="s16le", help="default: s16le"
+    )
     sub.add_argument("--device", default=None, help="microphone, by number or name; default: the system's")
     sub.add_argument("--model", default=None, help="as for predict; default: the shipped model")
     formats(sub, "text", "json")
@@ -380,13 +385,14 @@ def _train(args: argparse.Namespace) -> int:
     from vervet.config import load_recipe, recipe_name
     from vervet.evaluation.run import present, summary
     from vervet.training.run import train
+    from vervet.training.stages import is_done
 
     recipe = load_recipe(args.recipe, args.settings)
     if not args.fold.isdecimal():
         return _train_folds(args, recipe)
     cache = args.cache or _own_cache()
     command = ["vervet", *args.words]
-    name, fold = recipe_name(args.recipe, args.settings), int(args.fold)
+    name, fold = recipe_name(args.recipe, args.settings, is_done(args.out / "matching")), int(args.fold)
     run = train(
         recipe, args.corpus, args.root, args.protocol, fold, args.out, cache, name, command, args.cpu, args.teacher,
         args.init, args.compile,
@@ -537,6 +543,8 @@ def _predict(args: argparse.Namespace) -> int:
         raise ValueError("--retry continues what an earlier run wrote: name it with --out")
     if args.picture and args.speaker:
         raise ValueError("--picture draws what the network sees of strangers: leave out --speaker")
+    if args.picture and args.whole:
+        raise ValueError("--picture draws windows: leave out --whole")
     # A missing matplotlib should be known before the work, not after.
     picture = importlib.import_module("vervet.picture") if args.picture else None
     predictor = predict.load(args.model, threads=1)
@@ -574,7 +582,8 @@ def _predict_into(args: argparse.Namespace) -> int:
     speakers = _met(args, predictor)  # what speaks against that should be known before an output is begun
     columns = batch.columns(args.paths, args.table)
     met = {"speaker": speakers.column, "met": speakers.digest} if speakers else {}
-    with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry, **met) as out:
+    windowing = (args.window_s, args.hop_s)
+    with store.opened(args.out, predictor, *windowing, columns, args.retry, **met, whole=args.whole) as out:
         if out.met_others:
             print(
                 f"{args.out}: was begun when speakers were known from other recordings; what it holds stays as it is; "
@@ -611,7 +620,7 @@ def _answers(
 
     from vervet import batch
     from vervet.machine import cores
-    from vervet.terminal import printable
+    from vervet.terminal import one_line, printable
 
     windowing = {"window_s": args.window_s, "hop_s": args.hop_s}
     if args.cluster:
@@ -629,8 +638,10 @@ def _answers(
         for answer in answers:
             bar.update()
             if answer.problem:
-                line = printable(f"vervet predict: {answer.problem}", sys.stderr.encoding)
-                tqdm.write(line, file=sys.stderr)
+                line = one_line(f"vervet predict: {answer.problem}")
+                tqdm.write(printable(line, sys.stderr.encoding), file=sys.stderr)
+            if args.whole and answer.predictions:
+                answer = replace(answer, predictions=[predictor.whole(answer.predictions)])
             yield answer
 
 

@@ -379,13 +379,18 @@ def _found(recipe: Path) -> Path:
     return shipped if not recipe.is_file() and recipe.name == str(recipe) and shipped.is_file() else recipe
 
 
-def recipe_name(path: Path, overrides: Sequence[str]) -> str:
+def recipe_name(path: Path, overrides: Sequence[str], matched: bool = False) -> str:
     """Under which name results are filed: the file's stem, and whatever overrides make another recipe of it.
 
-    The seed, the choice of stages and the precision say how a recipe is run and leave it what it is.
+    The seed, the choice of stages and the precision say how a recipe is run and leave it what it is; but a student that
+    its recipe would have matched with a teacher, and that was not (`matched`: it was in an earlier run of this folder),
+    is another one.
     """
+    stages = load_recipe(path, overrides).stages
+    skipped = "student" in stages and "matching" not in stages and "matching" in load_recipe(path).stages
+    stem = f"{path.stem} without matching" if skipped and not matched else path.stem
     changed = [text for text in overrides if text.partition("=")[0] not in ("--seed", "--stages", "--precision")]
-    return " ".join([path.stem, *sorted(changed)])
+    return " ".join([stem, *sorted(changed)])
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:

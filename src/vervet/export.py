@@ -14,7 +14,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from vervet.config import FrontEnd, merge
-from vervet.models.checkpoint import load_network, write_atomically
+from vervet.models.checkpoint import enrols, load_network, write_atomically
 from vervet.models.exported import KEY, origin
 from vervet.models.functionals import FUNCTIONALS
 from vervet.models.vit import VisionTransformer
@@ -156,8 +156,7 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
     if network.reduce is not None:
         network.reduce.fold()
     front_end = merge(FrontEnd(), card["front_end"], str(folder / "model.json"))
-    enrols = card.get("settings", {}).get("enrol", 0) > 0
-    model = WaveformModel(front_end, network, card.get("temperature", 1.0), enrols).eval()
+    model = WaveformModel(front_end, network, card.get("temperature", 1.0), enrols(card)).eval()
     values = front_end.n_mels + (0 if network.functionals is None else FUNCTIONALS)  # that say who speaks
     proto = _graph(model, front_end, values)
     metadata = {}

@@ -15,7 +15,7 @@ from typing import Any
 
 from vervet.batch import Answer, Item
 from vervet.predict import Prediction
-from vervet.terminal import BAR, bar
+from vervet.terminal import BAR, bar, one_line
 
 TABLE_COLUMNS = 100  # characters, of the terminal table
 OURS = ("file", "start_s", "end_s", "label", "confidence", "uncertain")  # columns of CSV, before one for each emotion
@@ -122,7 +122,7 @@ def to_table(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence
     emotion = max(len("emotion"), *map(len, labels)) + 2 * unsure
     truth = max(len("true emotion"), *(len(true) + 2 for _, true in truths)) if truths else 0
     fixed = 2 * 10 + (2 + emotion) + (2 + BAR + 6) + (2 + min(truth, 16) if truth else 0)
-    longest = max(len("file"), *(len(prediction.file) for _, prediction in pairs))
+    longest = max(len("file"), *(len(one_line(prediction.file)) for _, prediction in pairs))
     file = min(longest, max(8, TABLE_COLUMNS - fixed))
     head = f"{'file':{file}}  {'start s':>8}  {'end s':>8}  {'emotion':{emotion}}  {'confidence':{BAR + 6}}"
     yield f"{head}{'  true emotion' if truths else ''}".rstrip()
@@ -233,6 +233,7 @@ def _timedelta(seconds: float) -> str:
 
 def _shortened(text: str, width: int) -> str:
     """Keep the end of a long name, which tells files of one folder apart."""
+    text = one_line(text)
     return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
 
 

@@ -340,13 +340,40 @@ class Predictor:
             rows = self.probabilities([window.waveform for window in windows])
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-        predictions = []
-        for window, row in zip(windows, rows, strict=True):
-            label = self.labels[int(row.argmax())]
-            scores = dict(zip(self.labels, map(float, row), strict=True))
-            times = round(window.start_s, 6), round(window.end_s, 6)
-            predictions.append(Prediction(file, *times, label, scores, scores[label] < self.uncertain_below))
-        return predictions
+        return [
+            self._prediction(file, round(window.start_s, 6), round(window.end_s, 6), row)
+            for window, row in zip(windows, rows, strict=True)
+        ]
+
+    def whole(self, predictions: Sequence[Prediction]) -> Prediction:
+        """Sum up what was answered about the windows of one recording.
+
+        Parameters
+        ----------
+        predictions : sequence of Prediction
+            What calling the predictor with the recording has returned.
+
+        Returns
+        -------
+        Prediction
+            From the start of the first window to the end of the last. Its scores are the mean of theirs, in which each
+            counts as long as it is; silent windows have none.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        if not predictions:
+            raise ValueError("no windows to sum up: nothing was answered")
+        rows = [list(one.scores.values()) for one in predictions]
+        mean = np.average(rows, axis=0, weights=[one.end_s - one.start_s for one in predictions])
+        return self._prediction(predictions[0].file, predictions[0].start_s, predictions[-1].end_s, mean)
+
+    def _prediction(self, file: str, start_s: float, end_s: float, probabilities: np.ndarray) -> Prediction:
+        label = self.labels[int(probabilities.argmax())]
+        scores = dict(zip(self.labels, map(float, probabilities), strict=True))
+        return Prediction(file, start_s, end_s, label, scores, scores[label] < self.uncertain_below)
 
     def windowing(self, window_s: float | None, hop_s: float | None) -> tuple[float, float]:
         """Fill in and check the lengths of window and hop.

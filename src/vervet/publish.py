@@ -94,7 +94,7 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     save(out / "model.safetensors", network.state_dict(), {"card": "config.json"})
     write_json(out / "config.json", to_hub(card | {"leaky": record["leaky"]}))
-    export(run, out / "model.onnx")
+    export(out, out / "model.onnx")  # from what was just written: its card says leaky where the audit does
     write_atomically(out / "recipe.yaml", (run / "recipe.yaml").read_bytes())
     parameters = sum(tensor.numel() for tensor in network.parameters())
     started = (card.get("base") or {}).get("corpora", [])

@@ -42,7 +42,7 @@ from vervet.predict import Predictor
 
 SUFFIXES = (".csv", ".jsonl", ".parquet", ".audformat")
 NEEDS = {".parquet": "pyarrow", ".audformat": "audformat"}
-SAME = ("model", "window_s", "hop_s", "columns", "speaker")  # what a run shares with the one that it continues
+SAME = ("model", "window_s", "hop_s", "columns", "speaker", "whole")  # what a run shares with the one that it continues
 
 
 @contextmanager
@@ -55,6 +55,7 @@ def opened(
     retry: bool = False,
     speaker: str | None = None,
     met: str | None = None,
+    whole: bool = False,
 ) -> Iterator[Store]:
     """Begin an output, or continue the one that is there.
 
@@ -75,6 +76,8 @@ def opened(
         The column by which speakers are known.
     met : str, optional
         The digest of the recordings that they are known from.
+    whole : bool, optional
+        Whether each recording has one answer, see `Predictor.whole`.
 
     Yields
     ------
@@ -95,7 +98,7 @@ def opened(
     run: dict[str, Any] = {"vervet": __version__, "model": predictor.digest[:16]}
     run["window_s"], run["hop_s"] = predictor.windowing(window_s, hop_s)
     run["columns"] = header(predictor.labels, columns)
-    run["speaker"], run["met"] = speaker, met
+    run["speaker"], run["met"], run["whole"] = speaker, met, whole or None
     path.parent.mkdir(parents=True, exist_ok=True)
     written = Path(f"{path}.journal")
     written.touch()
@@ -311,9 +314,9 @@ def _check(path: Path, begun: dict[str, Any] | None, run: dict[str, Any]) -> Non
             f"{path}: is there without its journal, so it cannot be continued; move it away, or give another --out"
         )
     for name in SAME:
-        if begun and begun.get(name) != run[name]:
+        if begun and begun.get(name) != run.get(name):
             raise ValueError(
-                f"{path}: was begun with {name} {begun.get(name)}, not {run[name]}; give the same, or another --out"
+                f"{path}: was begun with {name} {begun.get(name)}, not {run.get(name)}; give the same, or another --out"
             )
 
 

@@ -26,7 +26,8 @@ Chunk = np.ndarray | bytes | bytearray | memoryview
 SILENCE = "silence"
 UNCERTAIN = "uncertain"
 
-PCM = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}  # what FFmpeg calls it -> what NumPy calls it
+# What FFmpeg calls it -> what NumPy calls it. The last two are G.711, of telephones: logarithms in 8 bits.
+PCM = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4", "mulaw": "u1", "alaw": "u1"}
 CONTAINERS = audio.BEGINNINGS  # no raw PCM begins so; an MP3 without a title begins as PCM may
 
 FIRST_S = 1.0  # heard before the first answer
@@ -88,7 +89,7 @@ class Stream:
     channels : int
         Of the chunks, 1 to 64; they are mixed to their mean.
     pcm : str
-        What chunks of bytes hold: `s16le`, `s32le` or `f32le`, channels interleaved.
+        What chunks of bytes hold: `s16le`, `s32le`, `f32le`, or G.711's `mulaw` or `alaw`; channels interleaved.
     window_s, hop_s : float, optional
         Seconds per window, at most the model's own, which is also the default; and between two answers.
     smoothing_s : float
@@ -158,6 +159,7 @@ class Stream:
         self.threshold = threshold
         self.gate_db = gate_db
         self._sample = np.dtype(PCM[pcm])
+        self._law = {"mulaw": _mu_law, "alaw": _a_law}[pcm]() if self._sample == np.uint8 else None
         self._window = round(window_s * predictor.sampling_rate)
         self._hop = round(self.hop_s * predictor.sampling_rate)
         self._rest = b""  # of a PCM sample that goes on in the next chunk
@@ -322,6 +324,7 @@ class Stream:
             data = rest + bytes(chunk)
             whole = len(data) - len(data) % (self._sample.itemsize * self.channels)
             samples, rest = np.frombuffer(data[:whole], self._sample).reshape(-1, self.channels), data[whole:]
+            samples = samples if self._law is None else self._law[samples]
         else:
             raise ValueError(f"chunk of type {type(chunk).__name__}: give a NumPy array, or bytes of PCM")
         return audio.mono(samples, self.sampling_rate, "stream", round(at_s * self.sampling_rate)), rest
@@ -420,6 +423,22 @@ def levels(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
 
 
 # --- where sound comes from
+
+
+def _mu_law() -> np.ndarray:
+    """What each byte of G.711 mu-law stands for: (256,) int16."""
+    code = ~np.arange(256, dtype=np.uint8)
+    exponent, mantissa = (code >> 4 & 7).astype(int), (code & 15).astype(int)
+    magnitude = (8 * mantissa + 132 << exponent) - 132
+    return np.where(code & 128, -magnitude, magnitude).astype(np.int16)
+
+
+def _a_law() -> np.ndarray:
+    """What each byte of G.711 A-law stands for: (256,) int16."""
+    code = np.arange(256, dtype=np.uint8) ^ 0x55
+    exponent, mantissa = (code >> 4 & 7).astype(int), (code & 15).astype(int)
+    magnitude = np.where(exponent > 0, 16 * mantissa + 264 << np.maximum(exponent - 1, 0), 16 * mantissa + 8)
+    return np.where(code & 128, magnitude, -magnitude).astype(np.int16)
 
 
 def pcm_chunks(source: BinaryIO) -> Iterator[tuple[bytes, None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from typing import TextIO
 
 BAR = 16  # characters, of a share of 1
@@ -54,6 +55,24 @@ def printable(text: str, encoding: str | None) -> str:
         plain = text.translate(str.maketrans("█▏▎▍▌▋▊▉✓✗–…", "#       +x-~"))
         return plain.encode(encoding, "backslashreplace").decode(encoding)
     return text
+
+
+def one_line(text: str) -> str:
+    """Escape what would break a line or command a terminal, such as a new line in the name of a file.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    str
+        Without control characters.
+    """
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character) == "Cc" else character for character in text
+    )
 
 
 def for_programs(stream: TextIO) -> None:

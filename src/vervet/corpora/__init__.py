@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 CORPORA = ("cremad", "emodb", "folders", "savee", "table")
 OWN = ("folders", "table")  # not published under a name: they lie where the user says
 NAMED_IN_ERROR = 5  # faults that one message spells out; `vervet corpus check` names them all

@@ -214,26 +214,30 @@ def method_figure(model: VisionTransformer, card: dict[str, Any], waveform: np.n
     seconds = len(waveform) / card["front_end"]["sampling_rate"]
     columns = image.shape[-1]
     weights = model.attention(image)[0, -1].mean(0).numpy()  # (patches,)
-    probabilities = model(image)[0].softmax(1)[0].numpy()
+    probabilities = (model(image)[0] / card.get("temperature", 1.0)).softmax(1)[0].numpy()
     figure = new_figure(8.4, 8.6)
     panels = figure.subplots(5, 1, height_ratios=[1, 2.2, 2.2, 1, 1.8])
     time = np.linspace(0, seconds, len(waveform))
     panels[0].plot(time, waveform, color=MUTED, linewidth=0.5)
     panels[0].set_xlim(0, seconds)
     _mel(panels[1], image[0, 0])
-    spaced = np.full((image.shape[-2], columns // 4 * 2), np.nan)
-    spaced[:, ::2] = image[0, 0, :, ::4].numpy()
+    shown = image[0, 0, :, ::4].numpy()
+    spaced = np.full((len(shown), 2 * shown.shape[1]), np.nan)
+    spaced[:, ::2] = shown
     panels[2].imshow(spaced, MEL_COLOURS, aspect="auto", interpolation="nearest", vmin=0, vmax=1, origin="lower")
     panels[3].bar(np.arange(len(weights)), weights, 1.0, color=ORANGE)
     panels[3].set_xlim(-0.5, len(weights) - 0.5)
     panels[4].barh(card["labels"], probabilities, color=BLUE)
     panels[4].invert_yaxis()
     panels[4].set_xlim(0, 1)
+    told_of = (
+        "each column" if len(weights) == columns else f"what convolutions make of {columns / len(weights):.0f} columns"
+    )
     told = (
         f"1  waveform: {seconds:g} s, zeros after the speech",
         f"2  log-Mel image: {image.shape[-2]} bands x {columns} columns",
-        "3  vertical patches: each column is one token (every fourth is shown)",
-        "4  attention of the CLS token to each column, last block",
+        f"3  vertical patches: {told_of} is one token (every fourth column is shown)",
+        "4  attention of the CLS token to each patch, last block",
         "5  probabilities",
     )
     for axes, text in zip(panels, told, strict=True):

@@ -82,7 +82,9 @@ class Audit:
         lines = [counts, "", *(f"- {sentence}" for sentence in self.verdict), ""]
         for shared in self.shared:
             if shared.items and self.items[shared.sides[0]]:
-                lines += _shared_text(shared)
+                lines += _shared_text(
+                    shared, self.speaker_independent is not None, self.sentence_independent is not None
+                )
         if self.contradictory:
             lines.append("contradictory labels")
             lines += [f"  {', '.join(group)}" for group in self.contradictory]
@@ -333,15 +335,16 @@ def _part(shared: Shared) -> str:
     return f"{shared.siblings} of {shared.items} ({shared.share:.1%})"
 
 
-def _shared_text(shared: Shared) -> list[str]:
-    def told(what: str, names: Sequence[str]) -> str:
+def _shared_text(shared: Shared, speakers_known: bool, sentences_known: bool) -> list[str]:
+    def told(what: str, names: Sequence[str], known: bool = True) -> str:
         more = ", ..." if len(names) > EXAMPLES else ""
-        return f"  {what:28}{len(names):6}  {', '.join(names[:EXAMPLES])}{more}".rstrip()
+        count = len(names) if known or names else "?"
+        return f"  {what:28}{count:>6}  {', '.join(names[:EXAMPLES])}{more}".rstrip()
 
     return [
         f"{shared.sides[0]} and {shared.sides[1]}",
         told("clips on both sides", shared.clips),
         told("exact copies of other clips", [" = ".join(group) for group in shared.duplicates]),
-        told("speakers on both sides", shared.speakers),
-        told("sentences on both sides", shared.sentences),
+        told("speakers on both sides", shared.speakers, speakers_known),
+        told("sentences on both sides", shared.sentences, sentences_known),
     ]

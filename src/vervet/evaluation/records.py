@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vervet.corpora import OWN
 from vervet.evaluation.metrics import from_confusion, mean_spread, pooled
 
 Record = dict[str, Any]
@@ -200,7 +201,7 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
     results_path : Path
         The file; made, with its folder, where it does not exist.
     records : iterable of dict
-        See `validate`. Of two with the same key the later one stays.
+        See `validate`. Of two with the same key the later one stays, but that of more folds pooled.
 
     Returns
     -------
@@ -210,17 +211,31 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
     Raises
     ------
     ValueError
-        When a record, new or old, is at fault; then the file is left as it was.
+        When a record, new or old, is at fault, or a table's or folders' are filed that are of other clips than those
+        filed under the same name; then the file is left as it was.
     """
     new = list(records)
     _validate_all(new, "new records")
     old = load(results_path) if results_path.exists() else []
-    by_key = {key_of(record): record for record in old + new}
+    by_key: dict[tuple, Record] = {}
+    for record in old + new:
+        known = by_key.get(key_of(record), record)
+        if not set(known.get("folds", ())) > set(record.get("folds", ())):
+            _same_clips(known, record)
+            by_key[key_of(record)] = record
     kept = [record for record in by_key.values() if not (_repeats(record, by_key) or _outdated(record, by_key))]
     merged = sorted(kept, key=order)
     results_path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(results_path, _json(merged))
     return merged
+
+
+def _same_clips(known: Record, record: Record) -> None:
+    """Refuse another table or other folders under the name of those that are filed."""
+    whole = record["fold"] != "all" or record["protocol"].startswith("from ")  # else the hash is of several
+    if record["corpus"] in OWN and whole and record["split_hash"] != known["split_hash"]:
+        told = f"{record['corpus']}, protocol {record['protocol']}, recipe {record['recipe']}, fold {record['fold']}"
+        raise ValueError(f"{told}: filed already, of other clips; file these in a JSON file of their own")
 
 
 def _validate_all(records: Sequence[Record], where: str) -> None:

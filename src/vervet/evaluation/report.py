@@ -118,7 +118,7 @@ def _compared(records: Sequence[Record]) -> dict[str, list[Ablation]]:
 
 def _bars(records: Sequence[Record]) -> list[Record]:
     """What can be compared, as bars: a network and recipe that ran under `paper` and over all folds of another one."""
-    bars: list[Record] = []
+    bars: dict[tuple, Record] = {}  # of several sets of folds the largest, which comes first
     for row in summarise([record for record in records if not is_ablation(record)]):
         total = all_folds(row["corpus"], row["protocol"])
         if row["network"] not in NETWORKS or (not row["leaky"] and total is not None and len(row["folds"]) < total):
@@ -126,11 +126,12 @@ def _bars(records: Sequence[Record]) -> list[Record]:
         network = f"{row['network']} ({row['recipe']})"
         bar = {"corpus": CORPORA.get(row["corpus"], row["corpus"]), "protocol": row["protocol"], "network": network}
         limits = {key: row[key] for key in ("wa_interval", "uar_interval")}
-        bars.append(bar | limits | {"leaky": row["leaky"]} | {key: row[key][0] for key in ("wa", "uar")})
+        bar |= limits | {"leaky": row["leaky"]} | {key: row[key][0] for key in ("wa", "uar")}
+        bars.setdefault((bar["corpus"], bar["protocol"], bar["network"]), bar)
     sides: dict[tuple, set[bool]] = {}
-    for bar in bars:
+    for bar in bars.values():
         sides.setdefault((bar["corpus"], bar["network"]), set()).add(bar["leaky"])
-    return [bar for bar in bars if len(sides[bar["corpus"], bar["network"]]) == 2]
+    return [bar for bar in bars.values() if len(sides[bar["corpus"], bar["network"]]) == 2]
 
 
 def markdown(records: Sequence[Record], notes: str = "") -> str:

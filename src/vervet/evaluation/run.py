@@ -22,7 +22,8 @@ from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scor
 from vervet.evaluation.records import CORPORA
 
 if TYPE_CHECKING:
-    from vervet.evaluation.robustness import Clip
+    from vervet.evaluation.robustness import Clip, Predict
+    from vervet.predict import Predictor
 
 
 def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -356,7 +357,7 @@ def measure_robustness(
         for predictor, stages in zip(predictors, tested, strict=True):
             _check_other(predictor.card, stages[-1].record, model)
     parts = [
-        (predictor.probabilities, _clips(folder, root, record["corpus"], "validation" if validation else "test"))
+        (_at_rate(predictor), _clips(folder, root, record["corpus"], "validation" if validation else "test"))
         for predictor, folder in zip(predictors, folders, strict=True)
     ]
     measured = robustness(parts, predictors[0].labels)
@@ -381,6 +382,16 @@ def _check_other(card: dict[str, Any], record: dict[str, Any], model: str) -> No
         raise ValueError(
             f"{model}: was trained on {' and '.join(heard)} by another split, so it may have heard these recordings"
         )
+
+
+def _at_rate(predictor: Predictor) -> Predict:
+    """What answers recordings that were degraded at one rate, whatever the model's own."""
+    from vervet.audio import resample
+    from vervet.evaluation.robustness import RATE
+
+    return lambda waveforms: predictor.probabilities(
+        [resample(wave, RATE, predictor.sampling_rate) for wave in waveforms]
+    )
 
 
 def _clips(folder: Path, root: Path | None, corpus: str, side: str) -> list[Clip]:
@@ -436,7 +447,10 @@ def summary(records: list[dict[str, Any]]) -> str:
             f"{record['n_test']:6d} {record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
         )
     last = records[-1]
-    if last["corpus"] in OWN and last["corpus"] in last["protocol"].replace(",", "").split():
+    heard = [CORPORA[name] for name in last["protocol"].replace(",", "").split()[1:] if name in CORPORA]
+    if last["corpus"] in OWN and heard:
+        lines += ["", f"The model has heard {' and '.join(heard)}: clips and voices from there are not new to it"]
+    if last["corpus"] in OWN and last["corpus"] in last["protocol"].replace(",", "").split()[1:]:  # of `from …`
         data = {"table": "a table", "folders": "folders"}[last["corpus"]]
         lines += ["", f"The model was trained on {data}: if these clips were in it, no score counts"]
     if found := last.get("left_out"):

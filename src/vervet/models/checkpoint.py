@@ -81,6 +81,11 @@ def save_network(folder: Path, model: VisionTransformer, card: dict[str, Any]) -
     write_json(folder / "model.json", card | {"vit": asdict(model.config)})
 
 
+def enrols(card: dict[str, Any]) -> bool:
+    """Whether a network was trained to know the statistics of other clips by the same speaker."""
+    return card.get("settings", {}).get("enrol", 0) > 0 or "speaker_values" in card  # of what was exported
+
+
 def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
     """Rebuild the network of a folder (a run, a stage, what `vervet export --hub` wrote) or of an exported ONNX file.
 

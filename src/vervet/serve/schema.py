@@ -25,7 +25,7 @@ class AskedStream(BaseModel):
 
     sampling_rate: int = 16_000
     channels: int = 1
-    pcm: Literal["s16le", "s32le", "f32le"] = "s16le"
+    pcm: Literal["s16le", "s32le", "f32le", "mulaw", "alaw"] = "s16le"
     window_s: float | None = None
     hop_s: float = 1.0
     smoothing_s: float = 1.0

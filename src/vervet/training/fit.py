@@ -39,6 +39,7 @@ class Side:
     targets: Tensor | None = None  # (len, embed_dim) float32, the teacher's features
     speakers: Tensor | None = None  # (len,) int64, who speaks
     corpora: Tensor | None = None  # (len,) int64, whose recordings they are
+    clips: Tensor | None = None  # (len,) int64, of which clip each is a version; each of its own where not given
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Images (n, 1, n_mels, width) float32, emotions (n,), targets (n, embed_dim)."""
@@ -46,8 +47,13 @@ class Side:
 
     def to(self, device: torch.device) -> "Side":
         """Put what batches are made of on a device."""
-        targets = None if self.targets is None else self.targets.to(device)
-        return replace(self, images=self.images.to(device), emotions=self.emotions.to(device), targets=targets)
+        targets, clips = (None if given is None else given.to(device) for given in (self.targets, self.clips))
+        images, emotions = self.images.to(device), self.emotions.to(device)
+        return replace(self, images=images, emotions=emotions, targets=targets, clips=clips)
+
+    def clips_of(self, indices: Tensor) -> Tensor:
+        """Of which clip each of some images is a version: (n,) int64."""
+        return indices if self.clips is None else self.clips[indices]
 
 
 def seed_of(*parts: object) -> int:
@@ -374,7 +380,8 @@ class _Loop:
         batches = _order(self.train, self.stage, seed).to(self.device).split(size)[: self.SETTLING]
         for number, indices in enumerate(batches, 1):
             images, _, _ = self.train.batch(indices)
-            told = tell(images, indices, self.stage.enrol, self.generator) if self.stage.enrol else None
+            clips = self.train.clips_of(indices)
+            told = tell(images, clips, self.stage.enrol, self.generator) if self.stage.enrol else None
             reduce.momentum = 1 / number  # so that the running mean is the mean of all
             self.model.tokens(_trimmed(images, self.model), speaker=told)
         reduce.momentum = Reduce.momentum
@@ -398,7 +405,8 @@ class _Loop:
         images, emotions, targets = self.train.batch(self.indices)
         if online != Online():
             images = disturb(images, online, self.generator, self.group, self.front_end)
-        told = (tell(images, self.indices, stage.enrol, self.generator),) if stage.enrol else ()
+        clips = self.train.clips_of(self.indices)
+        told = (tell(images, clips, stage.enrol, self.generator),) if stage.enrol else ()
         if online != Online() or self.weights is not None:
             emotions = self._shares(emotions)
         if online != Online():

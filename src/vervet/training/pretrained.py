@@ -14,7 +14,7 @@ from torch import nn
 from vervet.config import NETWORKS, FrontEnd, Recipe, Vit, merge
 from vervet.corpora import OWN, Utterance
 from vervet.evaluation.protocols import Split
-from vervet.models.checkpoint import load_network
+from vervet.models.checkpoint import enrols, load_network
 from vervet.models.exported import read_exported
 from vervet.models.functionals import FunctionalsHead
 from vervet.models.vit import VisionTransformer
@@ -39,7 +39,7 @@ class Base:
     @property
     def enrols(self) -> bool:
         """Whether it was trained to know the statistics of other clips by the same speaker."""
-        return self.card.get("settings", {}).get("enrol", 0) > 0 or "speaker_values" in self.card
+        return enrols(self.card)
 
     @property
     def whole(self) -> bool:

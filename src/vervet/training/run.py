@@ -358,8 +358,11 @@ def _finish(workshop: Workshop) -> None:
                 if getattr(workshop.recipe, "student" if stage == "functionals" else stage).enrol:
                     _test_enrolled(workshop, stage)
                 _test(workshop, stage)
-    for name in ("model.safetensors", "model.json"):
-        write_atomically(out / name, (out / done[-1] / name).read_bytes())
+    weights = (out / done[-1] / "model.safetensors").read_bytes()
+    if (out / "model.safetensors").exists() and (out / "model.safetensors").read_bytes() != weights:
+        (out / "model.onnx").unlink(missing_ok=True)  # of the stage before
+    write_atomically(out / "model.safetensors", weights)
+    write_atomically(out / "model.json", (out / done[-1] / "model.json").read_bytes())
 
 
 def write_table(path: Path, rows: list[dict[str, str]]) -> None:

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from vervet.config import Recipe, Vit
+from vervet.config import STAGES, Recipe, Vit
 from vervet.evaluation.protocols import Sample, Split
 from vervet.models.checkpoint import load, load_network, save, save_network
 from vervet.models.vit import VisionTransformer
@@ -40,7 +40,8 @@ class Workshop:
         emotions = torch.tensor([self.labels.index(sample.utterance.emotion) for sample in samples])
         speakers = _numbered([sample.utterance.speaker for sample in samples])
         corpora = _numbered([sample.utterance.corpus for sample in samples])
-        return Side(self.pool.select(samples), emotions, targets, speakers, corpora)
+        clips = _numbered([str(sample.utterance.path) for sample in samples])
+        return Side(self.pool.select(samples), emotions, targets, speakers, corpora, clips)
 
 
 def run_stages(workshop: Workshop) -> None:
@@ -49,14 +50,17 @@ def run_stages(workshop: Workshop) -> None:
     Raises
     ------
     ValueError
-        If a stage needs one that was neither asked for nor is in the folder.
+        If a stage needs one that was neither asked for nor is in the folder, or a later one went on without it.
     """
     stages: dict[str, Callable[[Workshop], None]] = {
         "teacher": _teacher, "matching": _matching, "student": _student, "functionals": _functionals,
     }  # fmt: skip
     for name in workshop.recipe.stages:
-        if not is_done(workshop.folder / name):
-            stages[name](workshop)
+        if is_done(workshop.folder / name):
+            continue
+        if done := [later for later in STAGES[STAGES.index(name) :] if is_done(workshop.folder / later)]:
+            raise ValueError(f"{workshop.folder}: {done[0]} was trained without {name}; choose another --out")
+        stages[name](workshop)
 
 
 def is_done(folder: Path) -> bool:
@@ -125,8 +129,8 @@ def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str], Tensor | N
 
 def _numbered(names: Sequence[str]) -> Tensor:
     """A number for each different name, in alphabetical order: (names,) int64."""
-    known = sorted(set(names))
-    return torch.tensor([known.index(name) for name in names], dtype=torch.long)
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return torch.tensor([numbers[name] for name in names], dtype=torch.long)
 
 
 def _told(workshop: Workshop, speakers: Sequence[str]) -> tuple[int, ...]:

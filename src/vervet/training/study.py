@@ -12,7 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
-from vervet.corpora import Utterance, load_corpus
+from vervet.corpora import OWN, Utterance, load_corpus
+from vervet.corpora.check import clean
 from vervet.evaluation.protocols import split
 from vervet.evaluation.records import key_of
 from vervet.evaluation.run import network_of
@@ -83,7 +84,7 @@ class Job:
         tables = [f"{stage}/predictions.csv" for stage in self.recipe.stages if stage not in tested]
         needed = ["run.json", "metrics.json", *tables]
         if not self.tests:
-            needed = ["run.json", "model.json"]
+            needed = ["run.json", "model.json", *(f"{stage}/model.json" for stage in self.recipe.stages)]
         if not all((self.folder / name).exists() for name in needed):
             return False
         base = load_base(self.init) if self.init else None
@@ -115,6 +116,8 @@ def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol
     """
     if text == "all":
         utterances = load_corpus(corpus, root)
+        if corpus in OWN:  # a speaker of silent clips alone is no fold; the published ones have no such speaker
+            utterances, _ = clean(utterances, recipe.silent, recipe.contradictory)
         return list(range(split(utterances, protocol, 0, recipe.seed, recipe.augment.versions).folds))
     folds = []
     for part in text.split(","):
