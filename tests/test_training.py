@@ -172,7 +172,6 @@ def test_a_student_that_skips_matching_is_called_so_and_stays_so(run, tiny_corpu
     assert (
         "recipe ('tiny without matching --student.epochs=1' there, 'tiny --student.epochs=1'" in capsys.readouterr().err
     )
-    shutil.rmtree(out / "matching", ignore_errors=True)
     shutil.copytree(run, tmp_path / "whole")
     shutil.rmtree(tmp_path / "whole" / "matching")
     assert main(words(recipe, tiny_corpus, tmp_path / "whole")) == 1
