@@ -21,7 +21,7 @@ from vervet.corpora import Utterance, load_corpus
 from vervet.evaluation.protocols import split
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.vit import VisionTransformer
-from vervet.training.finetune import _confounded, _meaning, check_labels, protocol_for
+from vervet.training.finetune import _confounded, _meaning, _without, check_labels, protocol_for, told
 from vervet.training.pretrained import HEADS, Base, check_unheard, load_base, start_from, take_over
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -177,6 +177,19 @@ def test_a_run_is_named_after_such_a_base(base, tmp_path):
     one = ["--init", str(heard), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run"), "--cpu"]
     assert main([*told, *one, "--student.head_l2=0", "--student.epochs=1"]) == 0
     assert load_network(tmp_path / "run")[1]["recipe"].endswith(" from all of emodb")
+
+
+def test_what_the_base_is_worth_without_fine_tuning():
+    utterances = load_corpus("table", EXAMPLES / "clips.csv")
+    sides = [split(utterances, "clip", fold, 0, ("original",)) for fold in range(5)]
+    assert _without(None, sides) == pytest.approx(6.5 / 7)  # one of fourteen is wrong, of seven emotions
+    named = [replace(one, emotion="awe" if one.emotion == "boredom" else one.emotion) for one in utterances]
+    assert _without(None, [split(named, "clip", fold, 0, ("original",)) for fold in range(5)]) == pytest.approx(5.5 / 7)
+    named = [replace(one, emotion="dread" if one.emotion == "fear" else "awe") for one in utterances]
+    assert _without(None, [split(named, "clip", fold, 0, ("original",)) for fold in range(5)]) is None
+    record = {"protocol": "clip", "uar_interval": None, "wa": 0.9, "uar": 0.9, "n_test": 14, "labels": ["a", "b"]}
+    assert "the base has a UAR of 92.9% on the same clips" in told([record | {"uar_without": 6.5 / 7}], Path("run"))
+    assert "Without" not in told([record], Path("run"))
 
 
 def test_the_last_model_is_trained_on_all_clips_and_tested_on_none(tuned):

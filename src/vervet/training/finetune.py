@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from vervet.emotions import in_order
 from vervet.evaluation.calibration import Calibration, calibrate
 from vervet.evaluation.figures import confusion_figure
 from vervet.evaluation.leakage import audit
-from vervet.evaluation.metrics import from_confusion, interval
+from vervet.evaluation.metrics import from_confusion, interval, scores
 from vervet.evaluation.protocols import Split, split
 from vervet.evaluation.run import Tested, pool, read_tested, to_json
 from vervet.export import export
 from vervet.machine import cores
 from vervet.models.checkpoint import write_atomically, write_json
+from vervet.predict import load
 from vervet.training.pretrained import Base, load_base, start_from
 from vervet.training.run import differences, settings_of
 from vervet.training.study import Job, check_finished, run_jobs
@@ -102,7 +104,8 @@ def finetune(
     check_finished([*folds, *final], lambda: utterances)
     at_a_time = min(len(folds + final), cores() if jobs is None else jobs)
     run_jobs([*folds, *final], at_a_time, ("--root", str(data), "--no-export", *more))
-    return _publish(out, [job.folder for job in folds], (final or folds)[0].folder)
+    without = None if model and Path(model).is_dir() else _without(model, sides)
+    return _publish(out, [job.folder for job in folds], (final or folds)[0].folder, without)
 
 
 def check_labels(utterances: Sequence[Utterance]) -> None:
@@ -209,17 +212,31 @@ def _confounded(utterances: Sequence[Utterance]) -> list[str]:
     return [f"{label} {told}." for label in alone]
 
 
-def _publish(out: Path, folds: Sequence[Path], final: Path) -> list[dict[str, Any]]:
+def _without(model: str | None, sides: Sequence[Split]) -> float | None:
+    """UAR of the base as it is on all test clips, among those of their labels that it knows; None if these are none."""
+    predictor = load(model, threads=1)
+    clips = [sample.utterance for side in sides for sample in side.test if sample.version == "original"]
+    labels = in_order({clip.emotion for clip in clips})
+    if not (known := [label for label in labels if label in predictor.labels]):
+        return None
+    with ThreadPoolExecutor(cores()) as pool:
+        found = list(pool.map(lambda clip: predictor.whole(predictor(clip.path)).scores, clips))
+    return scores([clip.emotion for clip in clips], [max(known, key=one.__getitem__) for one in found], labels).uar
+
+
+def _publish(out: Path, folds: Sequence[Path], final: Path, without: float | None) -> list[dict[str, Any]]:
     """Write scores and picture, then the model with its calibration and what to expect of it."""
     tested = [read_tested(folder)[-1] for folder in folds]
     records = [one.record for one in tested] + ([pool(tested)] if len(tested) > 1 else [])
     record = records[-1]
     record |= _interval(tested) if record["protocol"] == "clip" else {"interval_over": "speakers"}
+    record |= {} if without is None else {"uar_without": without}
     write_atomically(out / "recipe.yaml", (final / "recipe.yaml").read_bytes())
     write_atomically(out / "metrics.json", f"{to_json(records)}\n".encode())
     (out / "figures").mkdir(exist_ok=True)
-    scores, labels = from_confusion(record["confusion"], record["labels"]), record["labels"]
-    figure = confusion_figure(scores, labels, f"Fine-tuned, {len(folds)} fold(s) pooled", record["protocol"])
+    labels = record["labels"]
+    confusion, title = from_confusion(record["confusion"], labels), f"Fine-tuned, {len(folds)} fold(s) pooled"
+    figure = confusion_figure(confusion, labels, title, record["protocol"])
     figure.savefig(out / "figures" / "confusion.png", dpi=120)
     if not (out / "model.onnx").exists():
         card = read_json(final / "model.json")
@@ -255,8 +272,15 @@ def told(records: Sequence[dict[str, Any]], out: Path) -> str:
     bounds = record["uar_interval"]
     between = f" ({bounds[0]:.1%} to {bounds[1]:.1%}, drawing {record['interval_over']} anew)" if bounds else ""
     chance = 1 / len(record["labels"])
+    without = ""
+    if (found := record.get("uar_without")) is not None:
+        without = (
+            f"Without fine-tuning, the base has a UAR of {found:.1%} on the same clips, as far as it knows their labels"
+        )
+        without += ": no less, so nothing speaks for fine-tuning it.\n" if found >= record["uar"] else ".\n"
     return (
         f"Estimate, protocol {record['protocol']}: UAR {record['uar']:.1%}{between}, WA {record['wa']:.1%}, "
         f"{record['n_test']} clips; guessing would have a UAR of {chance:.1%}.\n"
+        f"{without}"
         f"The model: {out / 'model.onnx'}; vervet predict --model {out} RECORDING"
     )
