@@ -61,7 +61,7 @@ def test_terminals_without_blocks_get_ascii():
 def test_json_is_the_contract(capsys, model, tmp_path):
     path = clip(tmp_path / "a.wav", "disgust")
     (record,) = run_json(capsys, model, path)
-    assert list(record) == ["file", "start_s", "end_s", "label", "uncertain", "scores"]
+    assert list(record) == ["file", "start_s", "end_s", "label", "confidence", "uncertain", "scores"]
     assert (record["file"], record["start_s"], record["end_s"], record["label"]) == (str(path), 0.0, 2.0, "disgust")
     assert list(record["scores"]) == LABELS
     assert sum(record["scores"].values()) == pytest.approx(1)

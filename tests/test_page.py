@@ -203,6 +203,7 @@ def same(found: list[dict], expected: list[vervet.Prediction], within: float = P
         assert record["start_s"] == pytest.approx(prediction.start_s, abs=1e-3)
         assert record["end_s"] == pytest.approx(prediction.end_s, abs=1e-3)
         assert (record["label"], record["uncertain"]) == (prediction.label, prediction.uncertain)
+        assert record["confidence"] == record["scores"][record["label"]]
         assert record["scores"] == pytest.approx(prediction.scores, abs=within)
 
 

@@ -75,7 +75,7 @@ def to_jsonl(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence
     Yields
     ------
     str
-        An object with `file`, `start_s`, `end_s`, `label`, `uncertain`, `scores` (the probability of each emotion, by
+        An object with `file`, `start_s`, `end_s`, `label`, `confidence`, `uncertain`, `scores` (the probability of each emotion, by
         label), and the columns that its own table has.
     """
     for item, prediction in _pairs(answers):
@@ -202,6 +202,7 @@ def _record(item: Item, prediction: Prediction) -> dict[str, Any]:
         "start_s": prediction.start_s,
         "end_s": prediction.end_s,
         "label": prediction.label,
+        "confidence": prediction.confidence,
         "uncertain": prediction.uncertain,
         "scores": prediction.scores,
     }

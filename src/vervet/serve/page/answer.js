@@ -244,11 +244,12 @@ function save(kind) {
     start_s,
     end_s,
     label,
+    confidence: scores[label],
     uncertain,
     scores,
   }));
-  const quoted = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
-  const flat = ({ uncertain, scores, ...row }) => ({ ...row, confidence: scores[row.label], uncertain, ...scores });
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  const flat = ({ scores, ...row }) => ({ ...row, ...scores });
   const lines = [Object.keys(flat(rows[0])), ...rows.map((row) => Object.values(flat(row)))];
   const text =
     kind === "json"
