@@ -75,8 +75,8 @@ def to_jsonl(answers: Iterable[Answer], labels: Sequence[str], columns: Sequence
     Yields
     ------
     str
-        An object with `file`, `start_s`, `end_s`, `label`, `confidence`, `uncertain`, `scores` (the probability of each emotion, by
-        label), and the columns that its own table has.
+        An object with `file`, `start_s`, `end_s`, `label`, `confidence`, `uncertain`, `scores` (the probability of each
+        emotion, by label), and the columns that its own table has.
     """
     for item, prediction in _pairs(answers):
         yield json.dumps(_record(item, prediction), ensure_ascii=False)
