@@ -220,17 +220,12 @@ def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own(tmp_pat
     assert "Enrolled" not in markdown([record(fold="all", folds=[0, 1])])
     (line,) = _enrolled_lines(seeds)
     assert (line["panel"], line["name"]) == ("EmoDB, trained on its other speakers", "paper")
-    for settings, name in (
-        ("--validate=true", "paper"),
-        ("--student.power=1 --validate=true", "paper, power 1"),
-        ("--student.epochs=2 --student.power=1", "paper, other settings"),
-    ):
-        (line,) = _enrolled_lines([one | {"recipe": f"paper {settings} from savee"} for one in seeds])
-        assert line["name"] == f"{name}\nfrom savee"
-    assert not _enrolled_lines([one | {"recipe": "paper --student.epochs=2"} for one in seeds])
+    (line,) = _enrolled_lines([one | {"recipe": "paper --validate=true from savee"} for one in seeds])
+    assert line["name"] == "paper\nfrom savee"
+    for changed in ("paper --student.epochs=2", "paper --student.power=1 --validate=true from savee"):
+        assert not _enrolled_lines([one | {"recipe": changed} for one in seeds])
     older, newer = ([one | {"network": f"student+functionals{end}"} for one in seeds] for end in ("-1429", ""))
-    assert len(_enrolled_lines(older)) == len(_enrolled_lines(older + newer)) == 1
-    assert len(_enrolled_lines([*older, *(one | {"corpus": "savee"} for one in newer)])) == 2
+    assert (len(_enrolled_lines(older)), len(_enrolled_lines(older + newer))) == (0, 1)
     assert [line[count] for count in (0, 1, 10)] == [(pytest.approx(uar), (0.5, 0.9)) for uar in (0.85, 0.9, 0.95)]
     add(tmp_path / "results.json", seeds)
     write(tmp_path / "results.json")

@@ -326,23 +326,17 @@ def _enrolled_counts(groups: Sequence[Sequence[Record]]) -> list[str]:
 
 
 def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
-    """What `enrolled_figure` draws, but for ablations."""
-    groups = _enrolled_groups([one for one in records if not is_ablation(one)])
-    known = {tuple(members[0][key] for key in ("corpus", "protocol", "recipe", "network")) for members in groups}
+    """What `enrolled_figure` draws: recipes as they are, and networks with the second head as it is now."""
+    groups = _enrolled_groups(records)
     lines = []
     for members in groups:
         first = members[0]
-        successor = first["network"].removesuffix(OLDER)
-        if successor != first["network"] and (first["corpus"], first["protocol"], first["recipe"], successor) in known:
-            continue
         corpus, elsewhere = CORPORA.get(first["corpus"], first["corpus"]), first["protocol"].startswith("from ")
         words, *start = first["recipe"].split(" from ")
         recipe, *settings = words.split(" --")
         changed = [setting for setting in settings if not setting.startswith("validate=")]  # which changes who trains
-        if len(changed) == 1:
-            recipe += f", {changed[0].rpartition('.')[2].replace('=', ' ')}"
-        elif changed:
-            recipe += ", other settings"
+        if changed or "=" in "".join(start) or first["network"].endswith(OLDER):
+            continue
         name = "\n".join([recipe, *(f"from {one}" for one in start), *([first["protocol"]] if elsewhere else [])])
         line: dict[str | int, Any] = {"name": name, "dashed": "+" not in first["network"]}
         line["panel"] = f"{corpus}, trained on {'another corpus' if elsewhere else 'its other speakers'}"
