@@ -253,7 +253,7 @@ def enrolled_figure(rows: Sequence[Mapping[str | int, Any]], title: str) -> Figu
         figure,
         title,
         "Of unknown emotion; none is the clip that is scored. Bars: 95 % by speaker. Dashed: without a second head.\n"
-        "The table under the picture has the intervals of these, recipes with changed settings, and older second heads.",
+        "The table under the picture has the intervals of these, changed settings, and older second heads.",
     )
     return figure
 
