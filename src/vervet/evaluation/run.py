@@ -120,6 +120,8 @@ def read_tested(folder: Path) -> list[Tested]:
     """
     path = folder / "run.json"
     if not path.exists():
+        if (folder / "finetune.json").exists():
+            raise ValueError(f"{folder}: a fine-tuning; give the runs in it, {folder}/fold-?, or read its metrics.json")
         raise ValueError(f"{folder}: holds no run.json; it is not a run folder; any model can be tested with --on")
     run = read_json(path)
     found = []
