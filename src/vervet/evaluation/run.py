@@ -19,7 +19,7 @@ from vervet.corpora import OWN
 from vervet.evaluation.calibration import calibration_error, softmax
 from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
-from vervet.evaluation.records import CORPORA
+from vervet.evaluation.records import CORPORA, replace_text
 
 if TYPE_CHECKING:
     from vervet.evaluation.robustness import Clip, Predict
@@ -296,7 +296,6 @@ def present(folder: Path) -> list[dict[str, Any]]:
     from vervet.evaluation.figures import confusion_figure, curves_figure
 
     records = evaluate([folder])
-    (folder / "metrics.json").write_text(to_json(records) + "\n")
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     first = records[0]
@@ -307,6 +306,7 @@ def present(folder: Path) -> list[dict[str, Any]]:
         found = from_confusion(record["confusion"], record["labels"])
         figure = confusion_figure(found, record["labels"], f"{title}, {record['network']}", record["protocol"])
         figure.savefig(figures / f"confusion-{record['network']}.png", dpi=120)
+    replace_text(folder / "metrics.json", f"{to_json(records)}\n")  # the last: where it is, the run is written up
     return records
 
 
@@ -370,7 +370,7 @@ def measure_robustness(
     parts_of_name = ("robustness", *(["validation"] if validation else []), *([Path(model).stem] if model else []))
     picture = out / f"{'-'.join(parts_of_name)}.png"
     title += ", validation" if validation else ""
-    picture.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n")
+    replace_text(picture.with_suffix(".json"), json.dumps(measured, indent=1) + "\n")
     robustness_figure(measured, title, record["protocol"]).savefig(picture, dpi=120)
     return measured, picture
 
