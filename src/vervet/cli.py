@@ -426,12 +426,11 @@ def _train_folds(args: argparse.Namespace, recipe: Recipe) -> int:
     if args.teacher:
         raise ValueError("--teacher belongs to one fold; several need a study, see docs/training.md")
     folds = folds_of(args.fold, recipe, args.corpus, args.root, args.protocol)
-    base = ("--init", args.init) if args.init else ()
-    words = (str(args.recipe), "--corpus", args.corpus, "--protocol", args.protocol, *base, *args.settings)
-    jobs = [Job((*words, "--fold", str(fold)), args.out / f"fold-{fold}", recipe) for fold in folds]
+    what = (args.recipe, recipe, args.corpus, args.protocol)
+    more = {"settings": tuple(args.settings), "init": args.init or ""}
+    jobs = [Job(*what, fold, args.out / f"fold-{fold}", **more) for fold in folds]
     check_finished(jobs, lambda: clean(load_corpus(args.corpus, args.root), recipe.silent, recipe.contradictory)[0])
-    more = _passed_on(args, "root", "cache", "cpu", "compile", "no_export")
-    folders = run_jobs(jobs, args.jobs, more)
+    folders = run_jobs(jobs, args.jobs, _passed_on(args, "root", "cache", "cpu", "compile", "no_export"))
     if args.protocol != "all":  # which tests nothing
         print(summary(evaluate(folders)))
     return 0

@@ -95,12 +95,9 @@ def finetune(
     sides = _sides(utterances, protocol, recipe)
     _open(out, _identity(corpus, recipe, base, sides))
     print("\n".join(_introduced(utterances, sides[0], base, data if data.is_dir() else data.parent)), file=sys.stderr)
-    words = (str(RECIPE), "--corpus", corpus, *(("--init", model) if model else ("--init", "default")), *settings)
-    folds = [
-        Job((*words, "--protocol", protocol, "--fold", str(fold)), out / f"fold-{fold}", recipe)
-        for fold in range(len(sides))
-    ]
-    final = [] if protocol == "table" else [Job((*words, "--protocol", "all"), out / "final", recipe)]
+    given = {"settings": tuple(settings), "init": model or "default"}
+    folds = [Job(RECIPE, recipe, corpus, protocol, fold, out / f"fold-{fold}", **given) for fold in range(len(sides))]
+    final = [] if protocol == "table" else [Job(RECIPE, recipe, corpus, "all", 0, out / "final", **given)]
     check_finished([*folds, *final], lambda: utterances)
     at_a_time = min(len(folds + final), cores() if jobs is None else jobs)
     run_jobs([*folds, *final], at_a_time, ("--root", str(data), "--no-export", *more))

@@ -40,12 +40,25 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to train: what stands after `vervet train`, but for the run folder."""
+    """One run to train."""
 
-    words: tuple[str, ...]
+    file: Path  # of the recipe
+    recipe: Recipe = field(compare=False)  # with the settings
+    corpus: str
+    protocol: str
+    fold: int
     folder: Path
-    recipe: Recipe = field(compare=False)
+    settings: tuple[str, ...] = ()  # overrides, as on the command line
+    init: str = ""  # the model whose weights it starts from; empty where it starts from chance
+    teacher: str = ""  # the run whose teacher it takes over
     needs: Path | None = None  # the run folder that must be finished before
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What stands after `vervet train`, but for the run folder."""
+        lent = ("--teacher", self.teacher) if self.teacher else ("--init", self.init) if self.init else ()
+        what = ("--corpus", self.corpus, "--protocol", self.protocol, *self.settings, "--fold", str(self.fold))
+        return str(self.file), *what, *lent
 
     @property
     def log(self) -> Path:
@@ -53,35 +66,15 @@ class Job:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
-    def corpus(self) -> str:
-        """What it hears, as on the command line."""
-        return self.words[self.words.index("--corpus") + 1]
-
-    @property
-    def protocol(self) -> str:
-        """How it is split."""
-        return self.words[self.words.index("--protocol") + 1]
-
-    @property
-    def fold(self) -> int:
-        """Of its protocol."""
-        return int(self.words[self.words.index("--fold") + 1]) if "--fold" in self.words else 0
-
-    @property
     def tests(self) -> bool:
         """Whether it has a test side; under protocol `all` everything trains."""
         return self.protocol != "all"
 
     @property
-    def init(self) -> str:
-        """The model whose weights it starts from; empty where it starts from chance."""
-        return self.words[self.words.index("--init") + 1] if "--init" in self.words else ""
-
-    @property
     def finished(self) -> bool:
         """Whether the run is trained, tested and written up, by the recipe as it is now."""
-        tested = {"teacher"} if "--teacher" in self.words else set()  # in another run
-        tables = [f"{stage}/predictions.csv" for stage in self.recipe.stages if stage not in tested]
+        stages = [stage for stage in self.recipe.stages if stage != "teacher" or not self.teacher]  # tested where it is
+        tables = [f"{stage}/predictions.csv" for stage in stages]
         needed = ["run.json", "metrics.json", *tables]
         if not self.tests:
             needed = ["run.json", "model.json", *(f"{stage}/model.json" for stage in self.recipe.stages)]
@@ -218,14 +211,13 @@ def with_lenders(wanted: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
 
 def _filed_as(job: Job, by_folder: Mapping[Path, Job]) -> tuple:
     """The key of the record of its last network, see `key_of`."""
-    fold = job.words.index("--fold")
-    name = recipe_name(Path(job.words[0]), job.words[job.words.index("--protocol") + 2 : fold])
+    name = recipe_name(job.file, job.settings)
     if job.init:
         heard, whole = _heard(job, by_folder)
         name += starting(sorted(heard), whole)
     stage = job.recipe.stages[-1]
     network = network_of({"network": "teacher" if stage == "teacher" else "student", "stage": stage})
-    return job.corpus, job.protocol, network, name, job.recipe.seed, int(job.words[fold + 1])
+    return job.corpus, job.protocol, network, name, job.recipe.seed, job.fold
 
 
 def _heard(job: Job, by_folder: Mapping[Path, Job]) -> tuple[set[str], bool]:
@@ -244,7 +236,6 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
     for seed in experiment.seeds:
         settings = (*experiment.settings, f"--seed={seed}")
         recipe = load_recipe(file, settings)
-        words = (str(file), "--corpus", experiment.corpus, "--protocol", experiment.protocol, *settings)
         place = out / _folder_name(experiment, recipe_name(file, settings), seed)
         lender = out / _folder_name(experiment, experiment.teacher, seed) if experiment.teacher else None
         base = out / experiment.init if experiment.init not in ("", "default") else None
@@ -253,8 +244,9 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
             lends = lender or base
             needs = _fold_of(lends, 0 if whole else fold) if lends else None
             model = str(needs) if needs else experiment.init  # nothing, or the shipped model
-            borrow = ("--teacher" if lender else "--init", model) if model else ()
-            found.append(Job((*words, "--fold", str(fold), *borrow), place / f"fold-{fold}", recipe, needs))
+            lent = {"teacher" if lender else "init": model}
+            what = (experiment.corpus, experiment.protocol, fold, place / f"fold-{fold}", settings)
+            found.append(Job(file, recipe, *what, **lent, needs=needs))
     return found
 
 
