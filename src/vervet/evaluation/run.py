@@ -1,4 +1,4 @@
-"""The scores of finished training runs, read from the predictions they stored; no audio, no network."""
+"""The scores of finished runs, from the predictions they stored; and of their models on degraded recordings."""
 
 from __future__ import annotations
 
