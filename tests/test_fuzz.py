@@ -75,7 +75,7 @@ def test_a_folder_of_everything_is_answered_or_named(model, tmp_path):
         try:
             expected[path] = [prediction.label for prediction in predictor(path)]
         except ValueError as error:
-            refused.add(f"vervet predict: {error}".encode("utf-8", "backslashreplace").decode())
+            refused.add(one_line(f"vervet predict: {error}").encode("utf-8", "backslashreplace").decode())
     code, answers, said = _predict(model, tmp_path)
     assert code == 1
     assert {path: [record["label"] for record in records] for path, records in answers.items()} == expected
