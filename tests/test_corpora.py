@@ -141,7 +141,7 @@ def test_one_clip_in_both_layouts(tmp_path):
 
 
 def test_empty_and_missing_folders(tmp_path):
-    with pytest.raises(ValueError, match=r"no audio files \(\.wav, \.flac, \.ogg, \.mp3\)"):
+    with pytest.raises(ValueError, match=r"no audio files \(\.wav, \.flac, \.ogg, "):
         load_corpus("emodb", tmp_path)
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         load_corpus("savee", tmp_path / "nowhere")

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 import vervet
+from vervet.terminal import one_line
 
 SEED = int(os.environ.get("VERVET_FUZZ_SEED", "0"))
 INPUTS = int(os.environ.get("VERVET_FUZZ_INPUTS", "10000"))
