@@ -322,7 +322,8 @@ def mono(samples: np.ndarray, sampling_rate: int, name: str = "<array>", first: 
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"{name}: dtype {samples.dtype}; give floating point in [-1, 1], int16 or int32")
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
-        raise ValueError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels)")
+        hint = "; transpose it" if samples.ndim == 2 and 1 <= samples.shape[0] <= MOST_CHANNELS else ""
+        raise ValueError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels){hint}")
     block = samples if samples.ndim == 2 else samples[:, None]
     return _checked(block, name, first, sampling_rate).mean(axis=1).astype(np.float32)
 

@@ -76,7 +76,11 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     found, removed = clean(load_corpus(corpus, corpus_root(corpus, root)))
     labels = in_order({utterance.emotion for utterance in found} & set(predictor.labels))
     if len(labels) < 2:
-        raise ValueError(f"{corpus} and {model} share {len(labels)} emotions; two or more can be told apart")
+        there = ", ".join(in_order({utterance.emotion for utterance in found}))
+        raise ValueError(
+            f"{corpus} and {model} share {len(labels)} emotions; two or more can be told apart: the one has {there}, the "
+            f"other {', '.join(predictor.labels)}"
+        )
     clips = [utterance for utterance in found if utterance.emotion in labels]
     left_out = Counter(utterance.emotion for utterance in found if utterance.emotion not in labels)
     left_out |= {"silent or contradictory": len(removed)} if removed else {}
