@@ -78,8 +78,8 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     if len(labels) < 2:
         there = ", ".join(in_order({utterance.emotion for utterance in found}))
         raise ValueError(
-            f"{corpus} and {model} share {len(labels)} emotions; two or more can be told apart: the one has {there}, the "
-            f"other {', '.join(predictor.labels)}"
+            f"{corpus} and {model} share {len(labels)} emotions; two or more can be told apart: the one has {there}, "
+            f"the other {', '.join(predictor.labels)}"
         )
     clips = [utterance for utterance in found if utterance.emotion in labels]
     left_out = Counter(utterance.emotion for utterance in found if utterance.emotion not in labels)
