@@ -379,6 +379,9 @@ def _found(recipe: Path) -> Path:
     return shipped if not recipe.is_file() and recipe.name == str(recipe) and shipped.is_file() else recipe
 
 
+UNNAMED = ("--seed", "--stages", "--precision")  # how a recipe is run, not what it is
+
+
 def recipe_name(path: Path, overrides: Sequence[str], matched: bool = False) -> str:
     """Under which name results are filed: the file's stem, and whatever overrides make another recipe of it.
 
@@ -386,11 +389,14 @@ def recipe_name(path: Path, overrides: Sequence[str], matched: bool = False) -> 
     its recipe would have matched with a teacher, and that was not (`matched`: it was in an earlier run of this folder),
     is another one.
     """
-    stages = load_recipe(path, overrides).stages
-    skipped = "student" in stages and "matching" not in stages and "matching" in load_recipe(path).stages
-    stem = f"{path.stem} without matching" if skipped and not matched else path.stem
-    changed = [text for text in overrides if text.partition("=")[0] not in ("--seed", "--stages", "--precision")]
-    return " ".join([stem, *sorted(changed)])
+    keys = [text.partition("=")[0] for text in overrides]
+    name = path.stem
+    if "--stages" in keys and not matched:
+        stages, whole = load_recipe(path, overrides).stages, load_recipe(path).stages
+        if "student" in stages and "matching" in set(whole).difference(stages):
+            name += " without matching"
+    changed = [text for key, text in zip(keys, overrides, strict=True) if key not in UNNAMED]
+    return " ".join([name, *sorted(changed)])
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -71,6 +71,21 @@ class Prediction:
         by_score = sorted(self.scores.items(), key=lambda entry: -entry[1])
         return [{"label": label, "score": score} for label, score in by_score]
 
+    def best_of(self, labels: Iterable[str]) -> str:
+        """Choose the most probable of some emotions.
+
+        Parameters
+        ----------
+        labels : iterable of str
+            Emotions that the model knows; of equally probable ones the first is taken.
+
+        Returns
+        -------
+        str
+            One of them.
+        """
+        return max(labels, key=self.scores.__getitem__)
+
     @property
     def confidence(self) -> float:
         """Probability of the label, in [0, 1]."""

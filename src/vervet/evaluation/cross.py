@@ -138,9 +138,9 @@ def _answers(
         for clip, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             if not answer.predictions:
                 raise ValueError(answer.problem)
-            row["predicted"] = _label(answer.predictions, labels)
-            of_all = _scores(answer.predictions, predictor.labels)
-            heard[clip], sure[clip] = of_all.argmax(), of_all.max() >= predictor.uncertain_below
+            whole = predictor.whole(answer.predictions)
+            row["predicted"] = whole.best_of(labels)
+            heard[clip], sure[clip] = predictor.labels.index(whole.label), not whole.uncertain
             bar.update()
         right = heard == true
         said: dict[str, Any] = {"wa": float(right.mean())}
@@ -162,29 +162,18 @@ def _answers(
                 own = [clip for clip, name in enumerate(speakers) if name == speaker]
                 known = dict(zip(own, pool.map(lambda clip: predictor.statistics(clips[clip].path), own), strict=True))
 
-                def told(clip: int, known: dict[int, np.ndarray] = known) -> list[Sequence[Prediction]]:
+                def told(clip: int, known: dict[int, np.ndarray] = known) -> list[Prediction]:
                     sums = [sum((known[other] for other in sets[clip]), np.zeros_like(known[clip])) for sets in chosen]
                     return [_told(predictor.knowing(total), clips[clip].path) for total in sums]
 
                 for clip, found in zip(own, pool.map(told, own), strict=True):
-                    rows[clip] |= {str(count): _label(one, labels) for count, one in zip(COUNTS, found, strict=True)}
-                    knowing[:, clip] = [_label(one, predictor.labels) == clips[clip].emotion for one in found]
+                    rows[clip] |= {str(count): one.best_of(labels) for count, one in zip(COUNTS, found, strict=True)}
+                    knowing[:, clip] = [one.label == clips[clip].emotion for one in found]
                     bar.update()
         said["wa_enrolled"] = {str(count): float(of.mean()) for count, of in zip(COUNTS, knowing, strict=True)}
     return rows, said
 
 
-def _told(predictor: Predictor, path: Path) -> Sequence[Prediction]:
+def _told(predictor: Predictor, path: Path) -> Prediction:
     """What a model that knows the speaker answers."""
-    return predictor.hear(path, *predictor.windowing(None, None), str(path))[0]
-
-
-def _label(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
-    """Of these emotions the most probable in a recording."""
-    return labels[int(_scores(predictions, labels).argmax())]
-
-
-def _scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
-    """Of these emotions the probabilities, the mean over the windows of a recording, each as long as it is."""
-    windows = np.array([[one.scores[label] for label in labels] for one in predictions])  # (windows, labels)
-    return np.average(windows, axis=0, weights=[one.end_s - one.start_s for one in predictions])
+    return predictor.whole(predictor.hear(path, *predictor.windowing(None, None), str(path))[0])

@@ -217,8 +217,8 @@ def _without(model: str | None, sides: Sequence[Split]) -> float | None:
     if not (known := [label for label in labels if label in predictor.labels]):
         return None
     with ThreadPoolExecutor(cores()) as pool:
-        found = list(pool.map(lambda clip: predictor.whole(predictor(clip.path)).scores, clips))
-    return scores([clip.emotion for clip in clips], [max(known, key=one.__getitem__) for one in found], labels).uar
+        found = list(pool.map(lambda clip: predictor.whole(predictor(clip.path)).best_of(known), clips))
+    return scores([clip.emotion for clip in clips], found, labels).uar
 
 
 def _publish(out: Path, folds: Sequence[Path], final: Path, without: float | None) -> list[dict[str, Any]]:
