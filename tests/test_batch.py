@@ -113,6 +113,20 @@ def test_window_and_hop_reach_the_predictor(capsys, model, tmp_path):
     assert [(r["start_s"], r["end_s"]) for r in records] == [(0, 2), (0.5, 2.5), (1, 3)]
 
 
+def test_one_side_of_a_call_where_it_speaks(capsys, model, tmp_path):
+    quiet = 0.003 * np.random.default_rng(0).standard_normal(4 * RATE)
+    sides = [[sine(1, 4.0), quiet], [quiet, sine(5, 4.0)]]
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.stack([np.concatenate(side) for side in sides], axis=1), RATE)
+    for channel, expected in ((0, [(0, LABELS[1])]), (1, [(4, LABELS[5])])):
+        records = run_json(capsys, model, path, "--channel", channel, "--speech-only")
+        assert [(r["start_s"], r["label"]) for r in records] == expected
+    assert len(run_json(capsys, model, path, "--channel", 0)) == 2
+    code, out, err = run(capsys, model, path, "--channel", 2)
+    assert (code, out) == (1, "")
+    assert f"{path}: there is no channel 2; it has channels 0 to 1" in err
+
+
 # --- tables
 
 

@@ -140,6 +140,47 @@ def test_silent_windows_are_named_and_the_others_answered(predictor):
     assert [(p.start_s, p.label) for p in predictions] == [(0, "disgust"), (12, "happiness")]
 
 
+def test_what_nobody_speaks_in_is_left_out_if_asked(predictor):
+    hiss = (0.003 * np.random.default_rng(0).standard_normal(8 * RATE)).astype(np.float32)
+    call = np.concatenate([hiss, sine(2, 4.0), hiss, np.zeros(4 * RATE, np.float32), sine(4, 2.0)])
+    predictions = predictor((call, RATE), speech_only=True)
+    assert [(p.start_s, p.label) for p in predictions] == [(8, "disgust"), (24, "happiness")]
+    with pytest.warns(UserWarning, match="silent"):
+        assert len(predictor((call, RATE))) == 6
+    with pytest.raises(ValueError, match="<array>: nobody speaks in it"):
+        predictor((hiss, RATE), speech_only=True)
+
+
+def test_one_channel_is_heard_alone(predictor, tmp_path):
+    call = np.stack([sine(0, 2.0), sine(6, 2.0)], axis=1)
+    path = tmp_path / "call.wav"
+    soundfile.write(path, call, RATE)
+    for sound in (path, path.read_bytes(), bytearray(path.read_bytes()), (call, RATE)):
+        agent, caller = (predictor(vervet.Channel(sound, number))[0] for number in (0, 1))
+        assert (agent.label, caller.label) == (LABELS[0], LABELS[6])
+        assert [agent.confidence, caller.confidence] == pytest.approx([sure()] * 2, abs=1e-3)
+    assert predictor(vervet.Channel(path, 0))[0].file == str(path)
+    alone = predictor(vervet.Channel((call[:, 1], RATE), 0))
+    assert alone[0].scores == predictor(vervet.Channel((call, RATE), 1))[0].scores
+    call[5, 0] = np.nan  # what is wrong with the other one does not matter
+    assert predictor(vervet.Channel((call, RATE), 1))[0].label == LABELS[6]
+
+
+@pytest.mark.parametrize(
+    ("sound", "number", "message"),
+    [
+        ((sine(0, 1.0), RATE), 1, "<array>: there is no channel 1; it has one channel, number 0"),
+        ((np.stack([sine(0, 1.0)] * 3, axis=1), RATE), -1, "there is no channel -1; it has channels 0 to 2"),
+        ((np.stack([sine(0, 1.0)] * 3, axis=1), RATE), "left", "there is no channel left"),
+        ((np.stack([sine(0, 1.0)] * 2), RATE), 1, "transpose it"),
+        (None, 1, "None: is no recording"),
+    ],
+)
+def test_a_channel_that_is_not_there_is_named(predictor, sound, number, message):
+    with pytest.raises(ValueError, match=message):
+        predictor(vervet.Channel(sound, number))
+
+
 def test_only_the_outputs_asked_for_are_returned(predictor):
     half = sine(0, 2.0)
     views = predictor.run([half, half], ("attention", "log_mel"))

@@ -35,7 +35,7 @@ from websockets.sync.client import connect  # noqa: E402
 
 from vervet.serve import app, schema, server, streams  # noqa: E402
 from vervet.serve.limits import Limits, Refused, limits_of  # noqa: E402
-from vervet.serve.recording import _check_length  # noqa: E402
+from vervet.serve.recording import Wanted, _check_length  # noqa: E402
 from vervet.serve.service import Service  # noqa: E402
 from vervet.serve.work import Work, _Job  # noqa: E402
 
@@ -161,6 +161,17 @@ def test_silent_stretches_are_named(served):
     assert "4.00 to 12.00 s" in told["problem"]
 
 
+def test_one_side_of_a_call_is_answered_where_it_speaks(served, shipped):
+    quiet = 0.001 * np.random.default_rng(0).standard_normal(4 * RATE)
+    call = np.stack([np.concatenate([speech(4), quiet]), np.concatenate([quiet, speech(4)])], axis=1)
+    content = encoded(call)
+    for channel in (0, 1):
+        told = served.post(content, f"/v1/predict?channel={channel}&speech_only=true").json()
+        alone = shipped(audio.Channel(content, channel), speech_only=True)
+        assert [p["start_s"] for p in told["predictions"]] == [4 * channel]
+        assert (told["predictions"], told["problem"]) == (as_told(alone), "")
+
+
 def test_detail_shows_what_the_network_saw(served, shipped):
     for duration_s in (1.3, 4.0):
         waveform = speech(duration_s)
@@ -235,6 +246,8 @@ TONE = 0.3 * np.sin(np.arange(RATE) / 10)
         (encoded(TONE), "?hop_s=nan", 422, "invalid_request", "hop_s: "),
         (encoded(TONE), "?hop_s=-1", 422, "invalid_request", "hop of -1 s"),
         (encoded(TONE), "?windows=2", 422, "invalid_request", "windows: is no setting"),
+        (encoded(TONE), "?channel=1", 422, "unreadable_audio", "there is no channel 1; it has one channel"),
+        (encoded(0.001 * TONE), "?speech_only=true", 422, "unreadable_audio", "nobody speaks in it"),
         (encoded(speech(5)), "?window_s=1&hop_s=0.001", 422, "invalid_request", "4001 windows, and 2000"),
         (encoded(speech(5)), "?hop_s=1e305", 422, "invalid_request", "hop of 1e+305 s: choose at least"),
         (encoded(speech(5)), "?window_s=1&hop_s=0.05&detail=1", 422, "invalid_request", "choose a hop"),
@@ -622,7 +635,8 @@ def test_openapi_holds_what_it_promises(served, shipped):
     for reference in re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(api)):
         assert reference in api["components"]["schemas"]
     predict = api["paths"]["/v1/predict"]["post"]
-    assert [parameter["name"] for parameter in predict["parameters"]] == ["window_s", "hop_s", "detail"]
+    settings = ["window_s", "hop_s", "speech_only", "channel", "detail"]
+    assert [parameter["name"] for parameter in predict["parameters"]] == settings
     assert set(predict["requestBody"]["content"]) == {"multipart/form-data", "application/octet-stream"}
     assert set(predict["responses"]) == {"200", "400", "408", "413", "415", "422", "503"}
     for path in ("/v1/predict", "/v1/predict/batch"):
@@ -776,17 +790,18 @@ def test_the_stream_of_the_docs_is_answered(served, monkeypatch, capsys):
 def test_the_hop_that_a_refusal_names_is_taken(duration_s, window_s, detail):
     limits = Limits(max_windows=100)
     with pytest.raises(Refused) as refused:
-        _check_length("talk.wav", duration_s, window_s, 0.005, limits, detail)
+        _check_length("talk.wav", duration_s, Wanted(window_s, 0.005, False, None, detail), limits)
     hop_s = float(re.search(r"a hop of (\S+) s", str(refused.value))[1])
-    _check_length("talk.wav", duration_s, window_s, hop_s, limits, detail)
+    _check_length("talk.wav", duration_s, Wanted(window_s, hop_s, False, None, detail), limits)
 
 
 def test_windows_are_counted_as_they_are_cut(shipped):
     for hop_s in (1.0, 3.0, 4.0, 7.0):
         cut = len(shipped((speech(27), RATE), hop_s=hop_s))
-        _check_length("talk.wav", 27.0, 4.0, hop_s, Limits(max_windows=cut), False)
+        wanted = Wanted(4.0, hop_s, speech_only=False, channel=None, detail=False)
+        _check_length("talk.wav", 27.0, wanted, Limits(max_windows=cut))
         with pytest.raises(Refused, match=f"has {cut} windows"):
-            _check_length("talk.wav", 27.0, 4.0, hop_s, Limits(max_windows=cut - 1), False)
+            _check_length("talk.wav", 27.0, wanted, Limits(max_windows=cut - 1))
 
 
 def test_a_body_that_is_allowed_can_be_held():

@@ -263,6 +263,8 @@ def test_another_model_window_hop_or_table_is_refused(capsys, model, clips, tmp_
         ((model, clips, "--hop-s", 1), "hop_s 2.0, not 1.0"),
         ((model, clips, "--hop-s", 2, "--window-s", 3), "window_s 4.0, not 3.0"),
         ((model, clips, "--hop-s", 2, "--whole"), "whole None, not True"),
+        ((model, clips, "--hop-s", 2, "--channel", 0), "channel None, not 0"),
+        ((model, clips, "--hop-s", 2, "--speech-only"), "speech_only None, not True"),
         ((other, clips, "--hop-s", 2), "model"),
         ((model, clips / "t.csv", "--hop-s", 2), "columns"),
     ]

@@ -514,9 +514,9 @@ def test_a_filled_gap_does_not_lower_the_noise_floor(cheap):
 def test_what_nobody_heard_does_not_move_the_noise_floor(cheap, lost):
     listener = Stream(cheap, RATE)
     listener.feed(noise(8, -60))
-    floor_db = listener._floor_db
+    floor_db = listener._gate.floor_db
     lost(listener)
-    assert listener._floor_db == pytest.approx(floor_db, abs=2)
+    assert listener._gate.floor_db == pytest.approx(floor_db, abs=2)
 
 
 def test_smoothing_forgets_what_was_before_a_silence(double):
@@ -534,15 +534,6 @@ def test_smoothing_forgets_what_was_before_a_silence(double):
 def test_without_the_gate_only_digital_silence_is_silence(cheap):
     waveform = np.concatenate([np.zeros(RATE, np.float32), noise(1, -60)])
     assert [answer.label == stream.SILENCE for answer in plain(cheap).feed(waveform)] == [True, False]
-
-
-def test_levels_of_known_sounds():
-    np.testing.assert_allclose(stream.levels(sine(4, 1) / np.float32(0.3), RATE), -3.01, atol=0.3)
-    np.testing.assert_allclose(stream.levels(np.zeros(RATE, np.float32), RATE), -120)
-    hum = np.sin(2 * np.pi * 50 * np.arange(RATE) / RATE).astype(np.float32)
-    assert stream.levels(hum, RATE).max() < -30
-    assert stream.levels(np.full(RATE, 0.5, np.float32), RATE).max() < -60
-    assert len(stream.levels(sine(4, 0.05), RATE)) == 2
 
 
 # --- answers as text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "vervet"
-NO_TORCH = ("audio", "corpora", "emotions", "predict", "batch", "output", "store", "stream", "picture", "cli",
+NO_TORCH = ("audio", "speech", "corpora", "emotions", "predict", "batch", "output", "store", "stream", "picture", "cli",
             "serve.static",
             "evaluation.metrics", "evaluation.protocols", "evaluation.leakage", "evaluation.records",
             "evaluation.report", "evaluation.run", "evaluation.figures", "evaluation.ablation",
@@ -54,16 +54,17 @@ MAY_USE = {
     "publish": {"config", "corpora", "evaluation", "export", "models", "__init__"},
     "terminal": set(),
     "hub": {"__init__"},
-    "predict": {"audio", "hub"},
+    "speech": {"audio"},
+    "predict": {"audio", "hub", "speech"},
     "embedding": {"predict", "audio", "machine"},
     "audformat": {"batch", "output", "predict", "machine"},
     "sklearn": {"embedding", "predict"},
-    "batch": {"predict", "corpora", "emotions"},
+    "batch": {"predict", "audio", "corpora", "emotions"},
     "output": {"batch", "predict", "terminal"},
     "store": {"audformat", "output", "batch", "predict", "machine", "__init__"},
     "cluster": {"batch", "predict"},
-    "stream": {"predict", "audio", "terminal"},
-    "serve": {"predict", "audio", "stream", "__init__"},
+    "stream": {"predict", "audio", "speech", "terminal"},
+    "serve": {"predict", "audio", "speech", "stream", "__init__"},
     "bench": {
         "audio",
         "corpora",

@@ -12,13 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vervet.audio import Channel
     from vervet.embedding import embed
     from vervet.predict import Prediction, load
 
 __version__ = "0.1.0"
-__all__ = ["Prediction", "__version__", "embed", "load"]
+__all__ = ["Channel", "Prediction", "__version__", "embed", "load"]
 
-_HOMES = {"Prediction": "vervet.predict", "embed": "vervet.embedding", "load": "vervet.predict"}
+_HOMES = {
+    "Channel": "vervet.audio",
+    "Prediction": "vervet.predict",
+    "embed": "vervet.embedding",
+    "load": "vervet.predict",
+}
 
 
 def __getattr__(name: str) -> Any:

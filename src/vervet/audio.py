@@ -23,7 +23,6 @@ import soundfile
 import soxr
 
 Encoded = str | os.PathLike[str] | bytes | BinaryIO
-Sound = Encoded | tuple[np.ndarray, int]
 
 SILENCE_DBFS = -80.0  # a swing below this is digital silence; three steps of 16-bit audio
 RINGING = 400  # samples; a constant offset that begins or ends rings when it is resampled
@@ -50,19 +49,31 @@ class Window:
     waveform: np.ndarray  # (samples,) float32 in [-1, 1]
 
 
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """One channel of a recording, which is heard instead of the mean of all: one side of a telephone call, perhaps."""
+
+    sound: Encoded | tuple[np.ndarray, int]
+    number: int  # 0 is the first
+
+
+Sound = Encoded | tuple[np.ndarray, int] | Channel
+
+
 class NotAudio(ValueError):
     """Bytes that no decoder takes for a recording; whatever else is wrong with a recording is a plain `ValueError`."""
 
 
 def read(source: Sound) -> tuple[np.ndarray, int]:
-    """Read a whole recording, its channels mixed down to their mean.
+    """Read a whole recording, its channels mixed down to their mean, or one of them.
 
     Parameters
     ----------
-    source : path, bytes, binary file, or (waveform, sampling_rate)
+    source : path, bytes, binary file, (waveform, sampling_rate), or Channel
         WAV, FLAC, Ogg or MP3, also AIFF, AU, CAF, W64, RF64 and NIST Sphere, of 4 to 768 kHz and up to 64 channels. A
         path must lead to a regular file; a binary file is read from its beginning. An array is (samples,) or
-        (samples, channels), either floating point in [-1, 1] or int16 or int32 over their full range.
+        (samples, channels), either floating point in [-1, 1] or int16 or int32 over their full range. Of a `Channel`
+        nothing else is heard.
 
     Returns
     -------
@@ -75,8 +86,8 @@ def read(source: Sound) -> tuple[np.ndarray, int]:
     ------
     ValueError
         If there is no such file, or it is a folder, a pipe, a device, empty, a Git LFS pointer, not audio, cut short or
-        without samples, or if samples are NaN, infinite or far beyond full scale. The message names the file and what
-        to do.
+        without samples, or has no such channel, or if samples are NaN, infinite or far beyond full scale. The message
+        names the file and what to do.
     """
     with opened(source) as recording:
         blocks = list(recording.decode(0, recording.frames))
@@ -99,7 +110,7 @@ def windows(
 
     Parameters
     ----------
-    source : path, bytes, binary file, or (waveform, sampling_rate)
+    source : path, bytes, binary file, (waveform, sampling_rate), or Channel
         As for `read`.
     sampling_rate : int
         Of the windows, in Hz.
@@ -175,7 +186,7 @@ def opened(source: Sound) -> Iterator[Recording]:
 
     Parameters
     ----------
-    source : path, bytes, binary file, or (waveform, sampling_rate)
+    source : path, bytes, binary file, (waveform, sampling_rate), or Channel
         As for `read`.
 
     Yields
@@ -188,9 +199,11 @@ def opened(source: Sound) -> Iterator[Recording]:
     ValueError
         As for `read`, but for what only decoding brings to light.
     """
-    name = name_of(source)
+    name, channel = name_of(source), None
+    if isinstance(source, Channel):
+        source, channel = source.sound, source.number
     if isinstance(source, tuple):
-        yield _array(*source, name)
+        yield _array(*source, name, channel)
         return
     with _stream(source, name) as stream:
         _sniff(stream, name)
@@ -205,13 +218,14 @@ def opened(source: Sound) -> Iterator[Recording]:
             sampling_rate, frames = checked_rate(sound.samplerate, name), _frames(sound)
             if sound.channels > MOST_CHANNELS:
                 raise ValueError(f"{name}: has {sound.channels} channels; keep at most {MOST_CHANNELS}")
+            _check_channel(channel, sound.channels, name)
             if frames < 1:
                 raise ValueError(f"{name}: has a header but no samples; record or export it again")
             if frames == ENDLESS:
                 raise ValueError(
                     f"{name}: was streamed, so its header tells no length; write it again with 'ffmpeg -i OLD NEW'"
                 )
-            decode = partial(_decode, sound, name, frames)
+            decode = partial(_decode, sound, name, frames, channel)
             yield Recording(name, sampling_rate, frames, decode, sound.channels, sound.format)
 
 
@@ -294,8 +308,10 @@ class Cutter:
         return start, in_order[max(0, start) - self._heard :]
 
 
-def mono(samples: np.ndarray, sampling_rate: int, name: str = "<array>", first: int = 0) -> np.ndarray:
-    """Check samples, scale them to [-1, 1] and mix their channels down to their mean.
+def mono(
+    samples: np.ndarray, sampling_rate: int, name: str = "<array>", first: int = 0, channel: int | None = None
+) -> np.ndarray:
+    """Check samples, scale them to [-1, 1] and mix their channels down to their mean, or choose one of them.
 
     Parameters
     ----------
@@ -305,6 +321,8 @@ def mono(samples: np.ndarray, sampling_rate: int, name: str = "<array>", first: 
         In Hz, and which sample of the recording the first one is; for messages.
     name : str
         Of the recording; for messages.
+    channel : int, optional
+        The only one that is heard; 0 is the first.
 
     Returns
     -------
@@ -314,7 +332,8 @@ def mono(samples: np.ndarray, sampling_rate: int, name: str = "<array>", first: 
     Raises
     ------
     ValueError
-        If the dtype or shape is another one, or samples are NaN, infinite or far beyond full scale.
+        If the dtype or shape is another one, there is no such channel, or samples are NaN, infinite or far beyond full
+        scale.
     """
     samples = np.asarray(samples)
     if samples.dtype.newbyteorder("=") in (np.int16, np.int32):
@@ -325,7 +344,8 @@ def mono(samples: np.ndarray, sampling_rate: int, name: str = "<array>", first: 
         hint = "; transpose it" if samples.ndim == 2 and 1 <= samples.shape[0] <= MOST_CHANNELS else ""
         raise ValueError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels){hint}")
     block = samples if samples.ndim == 2 else samples[:, None]
-    return _checked(block, name, first, sampling_rate).mean(axis=1).astype(np.float32)
+    _check_channel(channel, block.shape[1], name)
+    return _mixed(block, channel, name, first, sampling_rate).astype(np.float32)
 
 
 def checked_rate(sampling_rate: float, name: str) -> int:
@@ -414,7 +434,7 @@ def name_of(source: Sound) -> str:
 
     Parameters
     ----------
-    source : path, bytes, binary file, or (waveform, sampling_rate)
+    source : path, bytes, binary file, (waveform, sampling_rate), or Channel
         As for `read`.
 
     Returns
@@ -422,6 +442,8 @@ def name_of(source: Sound) -> str:
     str
         The path where there is one, else `<bytes>`, `<array>` or `<stream>`.
     """
+    if isinstance(source, Channel):
+        return name_of(source.sound)
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, bytes):
@@ -531,7 +553,9 @@ def _frames(sound: soundfile.SoundFile) -> int:
     return frames if frames - sound.frames >= SHORTEST_S * sound.samplerate else sound.frames
 
 
-def _decode(sound: soundfile.SoundFile, name: str, frames: int, first: int, last: int) -> Iterator[np.ndarray]:
+def _decode(
+    sound: soundfile.SoundFile, name: str, frames: int, channel: int | None, first: int, last: int
+) -> Iterator[np.ndarray]:
     """Yield frames [first, last) as checked mono blocks."""
     try:
         if first and sound.seekable():
@@ -542,7 +566,7 @@ def _decode(sound: soundfile.SoundFile, name: str, frames: int, first: int, last
         while first < last:
             wanted = min(BLOCK, last - first)
             block = sound.read(wanted, dtype="float32", always_2d=True)  # (frames, channels)
-            yield _checked(block, name, first, sound.samplerate).mean(axis=1)
+            yield _mixed(block, channel, name, first, sound.samplerate)
             first += len(block)
             if len(block) < wanted:  # asked again, the decoder of a damaged MP3 goes on from elsewhere
                 break
@@ -555,15 +579,27 @@ def _decode(sound: soundfile.SoundFile, name: str, frames: int, first: int, last
         )
 
 
-def _array(samples: np.ndarray, sampling_rate: int, name: str) -> Recording:
+def _array(samples: np.ndarray, sampling_rate: int, name: str, channel: int | None) -> Recording:
     sampling_rate = checked_rate(sampling_rate, name)
-    waveform = mono(samples, sampling_rate, name)
+    waveform = mono(samples, sampling_rate, name, channel=channel)
     if not len(waveform):
         raise ValueError(f"{name}: has no samples; give at least {SHORTEST_S} s")
     channels = 1 if np.ndim(samples) == 1 else np.shape(samples)[1]
     return Recording(
         name, sampling_rate, len(waveform), lambda first, last: iter([waveform[first:last]]), channels, form=""
     )
+
+
+def _check_channel(channel: int | None, channels: int, name: str) -> None:
+    if channel is not None and not (isinstance(channel, int | np.integer) and 0 <= channel < channels):
+        there = "one channel, number 0" if channels == 1 else f"channels 0 to {channels - 1}"
+        raise ValueError(f"{name}: there is no channel {channel}; it has {there}")
+
+
+def _mixed(block: np.ndarray, channel: int | None, name: str, first: int, sampling_rate: int) -> np.ndarray:
+    """Checked samples (frames, channels) -> the mean of all channels, or one of them: (frames,)."""
+    heard = block if channel is None else block[:, [channel]]
+    return _checked(heard, name, first, sampling_rate).mean(axis=1)
 
 
 def _checked(block: np.ndarray, name: str, first: int, sampling_rate: int) -> np.ndarray:

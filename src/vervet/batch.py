@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache, partial
 from itertools import takewhile
@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from vervet.audio import Channel
 from vervet.corpora import AUDIO_SUFFIXES
 from vervet.corpora.table import csv_rows
 from vervet.emotions import canonical
@@ -48,6 +49,12 @@ class Item:
     end_s: float | None = None  # None: the end of the recording
     columns: dict[str, str] = field(default_factory=dict)  # of its table, but for `file`
     problem: str = ""  # why there is nothing to read: a row that makes no sense, a pattern that matches nothing
+    channel: int | None = None  # the only one that is heard; None: the mean of all
+
+    @property
+    def sound(self) -> Path | Channel:
+        """What of the file is heard."""
+        return self.path if self.channel is None else Channel(self.path, self.channel)
 
     def truth(self, labels: Collection[str] = ()) -> str:
         """The true emotion where its table has an `emotion` column, else empty.
@@ -84,7 +91,7 @@ class Speakers:
 # --- what the user named -> items
 
 
-def find(paths: Iterable[str | Path], table: str | None = None) -> Iterator[Item]:
+def find(paths: Iterable[str | Path], table: str | None = None, channel: int | None = None) -> Iterator[Item]:
     """List the recordings that paths, folders, globs and tables stand for.
 
     Parameters
@@ -95,6 +102,8 @@ def find(paths: Iterable[str | Path], table: str | None = None) -> Iterator[Item
         where it names segments (audformat). Every other column is kept.
     table : str, optional
         Then each path is the folder of an audformat database, and stands for its table of this name.
+    channel : int, optional
+        The only one of each recording that is heard, 0 the first.
 
     Yields
     ------
@@ -103,7 +112,8 @@ def find(paths: Iterable[str | Path], table: str | None = None) -> Iterator[Item
     """
     for path in map(str, paths):
         try:
-            yield from _find(path if table is None else _table_of(path, table))
+            for item in _find(path if table is None else _table_of(path, table)):
+                yield replace(item, channel=channel)
         except (ValueError, OSError) as error:
             yield Item(Path(path), path, problem=str(error))
 
@@ -319,6 +329,7 @@ def predict_many(
     jobs: int = 1,
     window_s: float | None = None,
     hop_s: float | None = None,
+    speech_only: bool = False,
     speakers: Speakers | None = None,
 ) -> Generator[Answer, None, None]:
     """Answer many recordings; one that is at fault stops none of the others.
@@ -334,7 +345,7 @@ def predict_many(
         From `find`; taken as they are needed.
     jobs : int
         Runs of the network at a time, at least 1. Each takes as many cores as the predictor has threads.
-    window_s, hop_s : float, optional
+    window_s, hop_s, speech_only : optional
         As for `Predictor.__call__`.
     speakers : Speakers, optional
         From `meet`: what is known of those who speak.
@@ -355,7 +366,7 @@ def predict_many(
     # on the way out the network stops first, and with it the readers that wait for it
     with _threads(READERS * jobs) as readers, _threads(jobs) as network:
         whose = partial(_whose, predictor, speakers)
-        answer = partial(_answer, whose, windowing, partial(_ahead, network, WINDOWS))
+        answer = partial(_answer, whose, windowing, speech_only, partial(_ahead, network, WINDOWS))
         yield from _ahead(readers, AHEAD * jobs, answer, items)
 
 
@@ -379,7 +390,9 @@ def _ahead(pool: Executor, most: int, function: Callable[[In], Out], values: Ite
         yield waiting.popleft().result()
 
 
-def meet(predictor: Predictor, items: Iterable[Item], column: str, jobs: int = 1) -> Speakers:
+def meet(
+    predictor: Predictor, items: Iterable[Item], column: str, jobs: int = 1, speech_only: bool = False
+) -> Speakers:
     """Get to know all who speak in many recordings, each from all of their own.
 
     Parameters
@@ -392,6 +405,8 @@ def meet(predictor: Predictor, items: Iterable[Item], column: str, jobs: int = 1
         Of their tables, that names who speaks.
     jobs : int
         Recordings at a time, at least 1.
+    speech_only : bool, optional
+        As for `Predictor.__call__`.
 
     Returns
     -------
@@ -410,7 +425,7 @@ def meet(predictor: Predictor, items: Iterable[Item], column: str, jobs: int = 1
         if not name or item.problem:
             return item, name, item.problem or ""
         try:
-            return item, name, predictor.statistics(item.path, item.start_s, item.end_s)
+            return item, name, predictor.statistics(item.sound, item.start_s, item.end_s, speech_only)
         except (ValueError, OSError) as error:
             return item, name, str(error)
 
@@ -442,12 +457,14 @@ def _whose(predictor: Predictor, speakers: Speakers | None, item: Item) -> Predi
     return speakers.known.get(item.columns.get(speakers.column, "").strip(), predictor)
 
 
-def _answer(whose: Callable[[Item], Predictor], windowing: tuple[float, float], spread: Spread, item: Item) -> Answer:
+def _answer(
+    whose: Callable[[Item], Predictor], windowing: tuple[float, float], speech_only: bool, spread: Spread, item: Item
+) -> Answer:
     if item.problem:
         return Answer(item, [], item.problem)
     try:
         predictions, problem = whose(item).hear(
-            item.path, *windowing, item.file, item.start_s, item.end_s, batch=1, spread=spread
+            item.sound, *windowing, item.file, item.start_s, item.end_s, speech_only, batch=1, spread=spread
         )
         return Answer(item, predictions, problem)
     except (ValueError, OSError) as error:

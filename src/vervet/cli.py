@@ -107,6 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     formats(sub, "table", "csv", "json", "jsonl")
     sub.add_argument("--window-s", type=float, default=None, help="seconds per window; default: the model's own, 4")
     sub.add_argument("--hop-s", type=float, default=None, help="seconds between windows; default: the window")
+    sub.add_argument(
+        "--speech-only", action="store_true", help="leave out windows in which nobody speaks, and not only silent ones"
+    )
+    sub.add_argument(
+        "--channel", type=int, default=None, metavar="N", help="hear this one alone, 0 is the first; default: the mean"
+    )
     sub.add_argument("--whole", action="store_true", help="one answer for each recording: the mean over its windows")
     sub.add_argument(
         "--speaker", default=None, metavar="COLUMN", help="get to know each speaker that it names first, from all clips"
@@ -560,7 +566,7 @@ def _predict(args: argparse.Namespace) -> int:
 
     if args.format != "table":
         for_programs(sys.stdout)
-    with closing(_answers(args, predictor, speakers, batch.find(args.paths, args.table))) as answers:
+    with closing(_answers(args, predictor, speakers, batch.find(args.paths, args.table, args.channel))) as answers:
         for line in output.FORMATS[args.format](
             map(keep, answers), predictor.labels, batch.columns(args.paths, args.table)
         ):
@@ -580,16 +586,16 @@ def _predict_into(args: argparse.Namespace) -> int:
     predictor = predict.load(args.model, threads=1)
     speakers = _met(args, predictor)  # what speaks against that should be known before an output is begun
     columns = batch.columns(args.paths, args.table)
-    met = {"speaker": speakers.column, "met": speakers.digest} if speakers else {}
-    windowing = (args.window_s, args.hop_s)
-    with store.opened(args.out, predictor, *windowing, columns, args.retry, **met, whole=args.whole) as out:
+    asked = {"whole": args.whole, "channel": args.channel, "speech_only": args.speech_only}
+    asked |= {"speaker": speakers.column, "met": speakers.digest} if speakers else {}
+    with store.opened(args.out, predictor, args.window_s, args.hop_s, columns, args.retry, asked) as out:
         if out.met_others:
             print(
                 f"{args.out}: was begun when speakers were known from other recordings; what it holds stays as it is; "
                 "another --out answers all of them alike",
                 file=sys.stderr,
             )
-        lacking = filter(out.lacks, batch.find(args.paths, args.table))
+        lacking = filter(out.lacks, batch.find(args.paths, args.table, args.channel))
         with closing(_answers(args, predictor, speakers, lacking, out.there)) as answers:
             for answer in answers:
                 out.add(answer)
@@ -607,8 +613,8 @@ def _met(args: argparse.Namespace, predictor: Predictor) -> Speakers | None:
         return None
     if args.cluster:
         raise ValueError("--speaker works on this machine alone: leave out --cluster")
-    every = batch.find(args.paths, args.table)
-    return batch.meet(predictor, every, args.speaker, cores() if args.jobs is None else args.jobs)
+    every = batch.find(args.paths, args.table, args.channel)
+    return batch.meet(predictor, every, args.speaker, cores() if args.jobs is None else args.jobs, args.speech_only)
 
 
 def _answers(
@@ -621,17 +627,17 @@ def _answers(
     from vervet.machine import cores
     from vervet.terminal import one_line, printable
 
-    windowing = {"window_s": args.window_s, "hop_s": args.hop_s}
+    asked = {"window_s": args.window_s, "hop_s": args.hop_s, "speech_only": args.speech_only}
     if args.cluster:
         if Path(args.cluster).exists():
             raise ValueError(f"--cluster {args.cluster}: is a path, not the address of a cluster; write --cluster last")
         from vervet import cluster
 
-        answers = cluster.predict_many(args.model, items, args.cluster, jobs=args.jobs, **windowing)
+        answers = cluster.predict_many(args.model, items, args.cluster, jobs=args.jobs, **asked)
     else:
         jobs = cores() if args.jobs is None else args.jobs
-        answers = batch.predict_many(predictor, items, jobs=jobs, **windowing, speakers=speakers)
-    total = sum(1 for _ in batch.find(args.paths, args.table)) if sys.stderr.isatty() else 0
+        answers = batch.predict_many(predictor, items, jobs=jobs, **asked, speakers=speakers)
+    total = sum(1 for _ in batch.find(args.paths, args.table, args.channel)) if sys.stderr.isatty() else 0
     bar = tqdm(total=total, initial=there, unit="file", leave=False, disable=total < 2)
     with closing(answers), bar:
         for answer in answers:

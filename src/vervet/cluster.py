@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 # Ray reports its use to its makers unless told otherwise; who wants that can set it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -40,6 +41,7 @@ def predict_many(
     jobs: int | None = None,
     window_s: float | None = None,
     hop_s: float | None = None,
+    speech_only: bool = False,
 ) -> Generator[Answer, None, None]:
     """Answer many recordings on a Ray cluster, one core for each task.
 
@@ -57,7 +59,7 @@ def predict_many(
         on this machine and stopped at the end.
     jobs : int, optional
         Cores that a local cluster uses; all of them where not given.
-    window_s, hop_s : float, optional
+    window_s, hop_s, speech_only : optional
         As for `Predictor.__call__`.
 
     Yields
@@ -74,7 +76,8 @@ def predict_many(
         raise ValueError(f"--jobs {jobs} is for this machine; the cluster at {address} has its own number of cores")
     try:
         ray.init(address, num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        yield from _answers(find_model(model), iter(items), window_s, hop_s)
+        asked = {"window_s": window_s, "hop_s": hop_s, "speech_only": speech_only}
+        yield from _answers(find_model(model), iter(items), asked)
     except (ConnectionError, exceptions.RayError) as error:
         cause = getattr(error, "cause", None) or error
         raise ValueError(
@@ -85,9 +88,7 @@ def predict_many(
         ray.shutdown()
 
 
-def _answers(
-    model: tuple[str, bytes], items: Iterator[Item], window_s: float | None, hop_s: float | None
-) -> Iterator[Answer]:
+def _answers(model: tuple[str, bytes], items: Iterator[Item], asked: dict[str, Any]) -> Iterator[Answer]:
     name, content = model
     shared = ray.put(content)
     task = ray.remote(max_retries=RETRIES)(_task)
@@ -97,7 +98,7 @@ def _answers(
     while True:
         room = LEAD * max(1, int(ray.cluster_resources().get("CPU", 0)))  # machines come and go
         while len(working) < room and (chunk := lost.popleft() if lost else list(islice(items, size))):
-            working[task.remote(name, (shared,), _placed(chunk), window_s, hop_s)] = chunk
+            working[task.remote(name, (shared,), _placed(chunk), asked)] = chunk
         if not working:
             return
         (done,), _ = ray.wait(list(working))
@@ -123,10 +124,10 @@ def _placed(chunk: list[Item]) -> list[Item]:
 
 
 def _task(
-    name: str, model: tuple[ray.ObjectRef], items: list[Item], window_s: float | None, hop_s: float | None
+    name: str, model: tuple[ray.ObjectRef], items: list[Item], asked: dict[str, Any]
 ) -> list[tuple[list[Prediction], str]]:
     """What a worker does; the model comes in a tuple, so that Ray fetches it only where it is asked to."""
-    answers = batch.predict_many(_predictor(name, *model), items, window_s=window_s, hop_s=hop_s)
+    answers = batch.predict_many(_predictor(name, *model), items, **asked)
     return [(answer.predictions, answer.problem) for answer in answers]
 
 

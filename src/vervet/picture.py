@@ -76,7 +76,7 @@ def draw(predictor: Predictor, answers: Sequence[Answer], path: Path) -> int:
 def _heard(predictor: Predictor, item: Item, prediction: Prediction) -> np.ndarray:
     """Read the samples of one window again."""
     length_s = predictor.duration_s
-    found = audio.windows(item.path, predictor.sampling_rate, length_s, length_s, prediction.start_s, prediction.end_s)
+    found = audio.windows(item.sound, predictor.sampling_rate, length_s, length_s, prediction.start_s, prediction.end_s)
     return next(found).waveform
 
 

@@ -1,8 +1,8 @@
 """A recording becomes predictions. ONNX Runtime is all it takes; torch is never imported.
 
 A recording longer than the model's window is answered window by window. A window of digital silence has no answer: it
-is named as a problem, and the other windows are answered. A recording in which any sample is unreadable or not a number
-has no answer at all.
+is named as a problem, and the other windows are answered. Windows in which nobody speaks are left out if asked for. A
+recording in which any sample is unreadable or not a number has no answer at all.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
-from itertools import chain, islice
+from itertools import chain, filterfalse, islice
 from numbers import Number
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ import numpy as np
 import onnxruntime
 
 from vervet import audio, hub
+from vervet.speech import Pauses
 
 BATCH = 16  # windows in one run of the network; bounds the memory, however long the recording
 LONGEST_HOP_S = 86_400.0
@@ -128,17 +129,24 @@ class Predictor:
         self.uncertain_below: float = card.get("uncertain_below", 0.0)
 
     def __call__(
-        self, source: audio.Sound, *, window_s: float | None = None, hop_s: float | None = None
+        self,
+        source: audio.Sound,
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        speech_only: bool = False,
     ) -> list[Prediction]:
         """Predict the emotion in one recording, window by window.
 
         Parameters
         ----------
-        source : path, bytes, binary file, or (waveform, sampling_rate)
+        source : path, bytes, binary file, (waveform, sampling_rate), or vervet.Channel
             As for `vervet.audio.read`.
         window_s, hop_s : float, optional
             Seconds per window, at most the model's own, and between two windows; the model's window and the window
             where not given.
+        speech_only : bool, optional
+            Leave out all windows in which nobody speaks, as `vervet.speech.Gate` hears it, and not only silent ones.
 
         Returns
         -------
@@ -149,10 +157,11 @@ class Predictor:
         ------
         ValueError
             If this is no recording, or one that cannot be read, holds NaN, is silent throughout or shorter than 0.1 s,
-            or the window is longer than the model's.
+            or the window is longer than the model's; with `speech_only`, if nobody speaks in it.
         """
         source = _sound(source)
-        predictions, problem = self.hear(source, *self.windowing(window_s, hop_s), audio.name_of(source))
+        windowing = self.windowing(window_s, hop_s)
+        predictions, problem = self.hear(source, *windowing, audio.name_of(source), speech_only=speech_only)
         if not predictions:
             raise ValueError(problem)
         if problem:
@@ -167,6 +176,7 @@ class Predictor:
         file: str,
         start_s: float = 0.0,
         end_s: float | None = None,
+        speech_only: bool = False,
         batch: int = BATCH,
         spread: Spread = map,
     ) -> tuple[list[Prediction], str]:
@@ -182,6 +192,8 @@ class Predictor:
             The name that the predictions bear.
         start_s, end_s : float, optional
             The segment, in seconds; the whole recording where not given.
+        speech_only : bool
+            As for `__call__`.
         batch : int
             Windows in one run of the network.
         spread : callable
@@ -193,7 +205,7 @@ class Predictor:
         predictions : list of Prediction
             In order of time.
         problem : str
-            Names the silent stretches; empty if there are none.
+            Names the silent stretches, or says that nobody speaks; else empty.
 
         Raises
         ------
@@ -201,14 +213,14 @@ class Predictor:
             If the recording cannot be read, holds NaN or is shorter than 0.1 s.
         """
         source = _sound(source)
-        silent: list[tuple[float, float]] = []
+        pauses = Pauses(self.sampling_rate, speech_only)
         windows = audio.windows(source, self.sampling_rate, window_s, hop_s, start_s, end_s)
-        sounding = _sounding(windows, silent)
+        sounding = filterfalse(pauses.skip, windows)
         batches = iter(lambda: list(islice(sounding, batch)), [])
         heard = list(chain.from_iterable(spread(partial(self.judge, file), batches)))
-        return heard, silence(audio.name_of(source), silent) if silent else ""
+        return heard, pauses.problem(audio.name_of(source), bool(heard))
 
-    def enroll(self, sources: Iterable[audio.Sound]) -> Predictor:
+    def enroll(self, sources: Iterable[audio.Sound], *, speech_only: bool = False) -> Predictor:
         """Get to know a speaker from recordings of any emotion, which need not be known.
 
         Parameters
@@ -216,6 +228,8 @@ class Predictor:
         sources : iterable of path, bytes, binary file, or (waveform, sampling_rate)
             Recordings of this speaker alone, best in the same room and by the same microphone as those to come. Silent
             windows do not count.
+        speech_only : bool, optional
+            As for `__call__`: windows in which nobody speaks do not count either.
 
         Returns
         -------
@@ -231,9 +245,10 @@ class Predictor:
         if is_one(sources):
             raise ValueError(f"{sources!r:.40}: enroll takes several recordings; give a list of them, even of one")
         self.check_enrols()
-        total = sum(map(self.statistics, sources), np.zeros_like(self._speaker))
+        found = (self.statistics(source, speech_only=speech_only) for source in sources)
+        total = sum(found, np.zeros_like(self._speaker))
         if not total[2].any():
-            raise ValueError("nothing to enrol: there is no recording, or all are silent")
+            raise ValueError("nothing to enrol: there is no recording, or all are silent or without speech")
         return self.knowing(total)
 
     def knowing(self, statistics: np.ndarray) -> Predictor:
@@ -251,7 +266,9 @@ class Predictor:
         """
         return Predictor(self._session, self.card, self.digest, (self._speaker + statistics).astype(np.float32))
 
-    def statistics(self, source: audio.Sound, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
+    def statistics(
+        self, source: audio.Sound, start_s: float = 0.0, end_s: float | None = None, speech_only: bool = False
+    ) -> np.ndarray:
         """Sum up what one recording says of its speaker; the sums of several recordings may be added.
 
         Parameters
@@ -260,12 +277,14 @@ class Predictor:
             As for `vervet.audio.read`.
         start_s, end_s : float, optional
             The segment, in seconds; the whole recording where not given.
+        speech_only : bool, optional
+            As for `__call__`.
 
         Returns
         -------
         numpy.ndarray
             (3, values) float32: the sum, the sum of squares and the number, of each Mel band over columns with sound,
-            then of each functional, if the model has a second head, over windows; 0 for silence.
+            then of each functional, if the model has a second head, over windows; 0 where there is nothing to hear.
 
         Raises
         ------
@@ -276,7 +295,7 @@ class Predictor:
         source = _sound(source)
         windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s, start_s, end_s)
         total = np.zeros_like(self._speaker)
-        for window in _sounding(windows, []):
+        for window in filterfalse(Pauses(self.sampling_rate, speech_only).skip, windows):
             total = total + self.run([window.waveform], ("statistics",))["statistics"][0]
         if not np.isfinite(total).all():
             raise ValueError(f"{audio.name_of(source)}: {NAN}")
@@ -307,20 +326,21 @@ class Predictor:
             As for `__call__`, and if the model gives no features.
         """
         source = _sound(source)
-        silent: list[tuple[float, float]] = []
+        pauses = Pauses(self.sampling_rate)
         total, heard_s = np.zeros(self.features), 0.0
         windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s)
-        for window in _sounding(windows, silent):
+        for window in filterfalse(pauses.skip, windows):
             duration_s = window.end_s - window.start_s
             total += duration_s * self.run([window.waveform], ("embedding",))["embedding"][0]
             heard_s += duration_s
         name = audio.name_of(source)
+        problem = pauses.problem(name, bool(heard_s))
         if not heard_s:
-            raise ValueError(silence(name, silent))
+            raise ValueError(problem)
         if not np.isfinite(total).all():
             raise ValueError(f"{name}: {NAN}")
-        if silent:
-            warnings.warn(silence(name, silent), stacklevel=2)
+        if problem:
+            warnings.warn(problem, stacklevel=2)
         return (total / heard_s).astype(np.float32)
 
     @property
@@ -636,6 +656,8 @@ def is_one(sources: object) -> bool:
 
 def _sound(source: Any) -> audio.Sound:
     """Refuse what is no recording at all; what takes the place of bytes becomes bytes."""
+    if isinstance(source, audio.Channel):
+        return replace(source, sound=_sound(source.sound))
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
     if isinstance(source, tuple):
@@ -650,36 +672,3 @@ def _sound(source: Any) -> audio.Sound:
             "or a pair (waveform, sampling_rate)"
         )
     return cast(audio.Sound, source)
-
-
-def _sounding(windows: Iterable[audio.Window], silent: list[tuple[float, float]]) -> Iterator[audio.Window]:
-    """Pass on the windows with sound in them, and note where the others are."""
-    for window in windows:
-        if audio.is_silent(window.waveform):
-            silent.append((window.start_s, window.end_s))
-        else:
-            yield window
-
-
-def silence(name: str, silent: Iterable[tuple[float, float]]) -> str:
-    """Name the silent stretches of a recording, neighbours joined.
-
-    Parameters
-    ----------
-    name : str
-        Of the recording.
-    silent : iterable of (start_s, end_s)
-        Its silent windows, in seconds and in order of time; at least one.
-
-    Returns
-    -------
-    str
-        What is silent, and what to do.
-    """
-    spans: list[tuple[float, float]] = []
-    for start_s, end_s in silent:
-        if spans and start_s <= spans[-1][1] + 1e-6:
-            start_s = spans.pop()[0]
-        spans.append((start_s, end_s))
-    where = ", ".join(f"{start_s:.2f} to {end_s:.2f} s" for start_s, end_s in spans)
-    return f"{name}: silent (below {audio.SILENCE_DBFS:g} dBFS) in {where}; no answer there, check the recording"

@@ -27,11 +27,12 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from vervet import __version__
@@ -42,7 +43,8 @@ from vervet.predict import Predictor
 
 SUFFIXES = (".csv", ".jsonl", ".parquet", ".audformat")
 NEEDS = {".parquet": "pyarrow", ".audformat": "audformat"}
-SAME = ("model", "window_s", "hop_s", "columns", "speaker", "whole")  # what a run shares with the one that it continues
+# what a run shares with the one that it continues
+SAME = ("model", "window_s", "hop_s", "columns", "speaker", "whole", "channel", "speech_only")
 
 
 @contextmanager
@@ -53,9 +55,7 @@ def opened(
     hop_s: float | None = None,
     columns: Sequence[str] = (),
     retry: bool = False,
-    speaker: str | None = None,
-    met: str | None = None,
-    whole: bool = False,
+    asked: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Store]:
     """Begin an output, or continue the one that is there.
 
@@ -72,12 +72,9 @@ def opened(
         Of the tables that the recordings come from: `vervet.batch.columns`.
     retry : bool
         Take back the items that have no answer, so that they are lacking again.
-    speaker : str, optional
-        The column by which speakers are known.
-    met : str, optional
-        The digest of the recordings that they are known from.
-    whole : bool, optional
-        Whether each recording has one answer, see `Predictor.whole`.
+    asked : mapping, optional
+        What else the answers depend on: `speaker`, the column by which speakers are known, and `met`, the digest of the
+        recordings that they are known from; `whole`, whether each recording has one answer; `channel`; `speech_only`.
 
     Yields
     ------
@@ -89,7 +86,8 @@ def opened(
     ------
     ValueError
         If the name ends in something else; if the output is there without its journal, or has lost what its journal
-        knows; if it was begun with another model, window, hop, columns or speakers; or if another run is writing it.
+        knows; if it was begun with another model, window, hop or columns, or something else was asked; or if another
+        run is writing it.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: the name of an output ends in {', '.join(SUFFIXES)}")
@@ -98,7 +96,7 @@ def opened(
     run: dict[str, Any] = {"vervet": __version__, "model": predictor.digest[:16]}
     run["window_s"], run["hop_s"] = predictor.windowing(window_s, hop_s)
     run["columns"] = header(predictor.labels, columns)
-    run["speaker"], run["met"], run["whole"] = speaker, met, whole or None
+    run |= {name: value for name, value in asked.items() if value is not None and value is not False}
     path.parent.mkdir(parents=True, exist_ok=True)
     written = Path(f"{path}.journal")
     written.touch()
@@ -116,7 +114,7 @@ def opened(
             text = _database(path, predictor, columns) if path.suffix == ".audformat" else path
             output = _Text(text, journal.end, partial(lines, labels=predictor.labels, columns=columns))
         with closing(output):
-            store = Store(journal, output, met)
+            store = Store(journal, output, run.get("met"))
             try:
                 yield store
                 store.commit()

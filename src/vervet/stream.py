@@ -19,6 +19,7 @@ import numpy as np
 
 from vervet import audio
 from vervet.predict import Predictor
+from vervet.speech import GATE_DB, Gate
 from vervet.terminal import bar, for_programs, printable
 
 Chunk = np.ndarray | bytes | bytearray | memoryview
@@ -33,14 +34,6 @@ CONTAINERS = audio.BEGINNINGS  # no raw PCM begins so; an MP3 without a title be
 FIRST_S = 1.0  # heard before the first answer
 THRESHOLD = 0.5  # of models that were not calibrated
 JITTER_S = 0.05  # a chunk that is early or late by no more than this is on time
-
-FRAME_S = 0.02  # over which the gate measures a level
-BAND = (200.0, 4000.0)  # Hz; has most of a voice, and little of hum, rumble and hiss
-QUIET_SHARE = 10.0  # per cent of the frames of a window that are taken for the pauses in it
-RISE_DB_PER_S = 5.0  # how fast the noise floor follows noise that grows; it follows at once where noise ends
-FAINT_DBFS = -55.0  # a frame below this is never speech
-LOUD_DBFS = -30.0  # a frame above this always is
-LEAST_SPEECH_S = 0.25  # in a window of speech
 
 CHUNK_S = 0.1  # that the microphone delivers at once
 PATIENCE_S = 10.0  # of sound that may wait while the network is busy
@@ -133,7 +126,7 @@ class Stream:
         hop_s: float = 1.0,
         smoothing_s: float = 1.0,
         threshold: float | None = None,
-        gate_db: float | None = 9.0,
+        gate_db: float | None = GATE_DB,
         adapt: bool = False,
     ) -> None:
         if not 1 <= channels <= audio.MOST_CHANNELS:
@@ -146,8 +139,6 @@ class Stream:
             threshold = predictor.uncertain_below if "uncertain_below" in predictor.card else THRESHOLD
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold of {threshold:g}: give a probability, 0 to 1")
-        if gate_db is not None and not 0 <= gate_db < math.inf:
-            raise ValueError(f"gate of {gate_db:g} dB: give 0 or more above the noise floor, or None for no gate")
         if adapt:
             predictor.check_enrols()
         window_s, self.hop_s = predictor.windowing(window_s, hop_s)
@@ -157,13 +148,12 @@ class Stream:
         self.channels = channels
         self.smoothing_s = smoothing_s
         self.threshold = threshold
-        self.gate_db = gate_db
+        self._gate = None if gate_db is None else Gate(predictor.sampling_rate, gate_db)
         self._sample = np.dtype(PCM[pcm])
         self._law = {"mulaw": _mu_law, "alaw": _a_law}[pcm]() if self._sample == np.uint8 else None
         self._window = round(window_s * predictor.sampling_rate)
         self._hop = round(self.hop_s * predictor.sampling_rate)
         self._rest = b""  # of a PCM sample that goes on in the next chunk
-        self._floor_db = math.inf
         self._learnt: tuple[float, np.ndarray] | None = None  # where a window of speech ends, and its statistics
         self._begin(0.0)
 
@@ -380,46 +370,7 @@ class Stream:
             self.predictor, self._learnt = self.predictor.knowing(self._learnt[1]), None
 
     def _is_speech(self, waveform: np.ndarray, elapsed_s: float) -> bool:
-        """Tell speech from a pause, by how far it rises above a noise floor that this keeps track of.
-
-        The floor falls at once to the level of the quietest tenth of a window and rises slowly, so that it stays with
-        the room while somebody speaks, and follows a fan that is switched on.
-        """
-        if self.gate_db is None:
-            return not audio.is_silent(waveform)
-        found = levels(waveform, self.predictor.sampling_rate)
-        # digital silence is a muted microphone or a filled gap, and says nothing about the room
-        sounding = found[found > audio.SILENCE_DBFS]
-        if len(sounding):
-            self._floor_db += RISE_DB_PER_S * min(elapsed_s, FRAME_S * len(sounding))
-            self._floor_db = min(self._floor_db, float(np.percentile(sounding, QUIET_SHARE)))
-        speech = found > np.clip(self._floor_db + self.gate_db, FAINT_DBFS, LOUD_DBFS)
-        return bool(speech.sum() * FRAME_S >= min(LEAST_SPEECH_S, len(found) * FRAME_S / 2))
-
-
-def levels(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """Level of every 20 ms of a waveform between 200 and 4000 Hz.
-
-    Parameters
-    ----------
-    waveform : numpy.ndarray
-        (samples,) float32 in [-1, 1]; what is left beyond the last whole frame is not measured.
-    sampling_rate : int
-        In Hz.
-
-    Returns
-    -------
-    numpy.ndarray
-        (frames,) in dB of a mean square of 1, from -120; a sine of full scale has -3.
-    """
-    frame = round(FRAME_S * sampling_rate)
-    taper = np.hanning(frame).astype(np.float32)
-    frames = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
-    power = np.abs(np.fft.rfft(frames * taper)) ** 2  # (frames, frequencies)
-    frequencies = np.fft.rfftfreq(frame, 1 / sampling_rate)
-    inside = (frequencies >= BAND[0]) & (frequencies <= BAND[1])
-    mean_square = 2 * power[:, inside].sum(axis=1) / (frame * np.square(taper).sum())
-    return 10 * np.log10(mean_square + 1e-12)
+        return self._gate.lets_through(waveform, elapsed_s) if self._gate else not audio.is_silent(waveform)
 
 
 # --- where sound comes from

@@ -27,7 +27,7 @@ from vervet.serve import schema
 from vervet.serve.body import received
 from vervet.serve.limits import Refused
 from vervet.serve.metrics import GONE, Observed
-from vervet.serve.recording import Upload
+from vervet.serve.recording import Upload, Wanted
 from vervet.serve.schema import faults, responses
 from vervet.serve.service import Service
 from vervet.serve.streams import converse, is_welcome
@@ -94,12 +94,12 @@ async def predict(request: Request) -> Response:
     The body is the bytes of a file, or multipart with one part `file`.
     """
     service: Service = request.app.state.service
-    window_s, hop_s, detail = _asked(request, service.predictor)
+    wanted = _wanted(request, service.predictor)
     async with (
         received(request, "file", 1, service.limits, service.held) as [upload],
         service.admitted(request),
     ):
-        return _json(await service.answer(upload, window_s, hop_s, detail))
+        return _json(await service.answer(upload, wanted))
 
 
 @router.post(
@@ -115,13 +115,13 @@ async def predict_batch(request: Request) -> Response:
     error instead, and stops none of the others.
     """
     service: Service = request.app.state.service
-    window_s, hop_s, detail = _asked(request, service.predictor)
+    wanted = _wanted(request, service.predictor)
     at_once = asyncio.Semaphore(service.jobs)  # a batch takes no more turns than there are threads
 
     async def result(upload: Upload) -> dict[str, Any]:
         try:
             async with at_once:
-                return await service.answer(upload, window_s, hop_s, detail)
+                return await service.answer(upload, wanted)
         except Refused as refused:
             return {"file": upload.name, **refused.body}
 
@@ -205,11 +205,12 @@ async def _no_page() -> PlainTextResponse:
     return PlainTextResponse("Vervet: POST a recording to /v1/predict; /openapi.json says what else there is.\n")
 
 
-def _asked(request: Request, predictor: Predictor) -> tuple[float, float, bool]:
+def _wanted(request: Request, predictor: Predictor) -> Wanted:
     """Settings in the query. FastAPI would read them too, in a quarter of the time that a request takes it."""
     try:
         asked = schema.Asked.model_validate(dict(request.query_params))
-        return *predictor.windowing(asked.window_s, asked.hop_s), asked.detail
+        windowing = predictor.windowing(asked.window_s, asked.hop_s)
+        return Wanted(*windowing, asked.speech_only, asked.channel, asked.detail)
     except ValidationError as error:
         raise Refused(422, "invalid_request", faults(error.errors())) from error
     except ValueError as error:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vervet import audio
-from vervet.predict import Prediction, Predictor, silence
+from vervet.predict import Prediction, Predictor
 from vervet.serve.limits import Limits, Refused
 from vervet.serve.work import Steps
+from vervet.speech import Pauses
 
 
 class Upload(io.BytesIO):
@@ -38,9 +40,18 @@ class Upload(io.BytesIO):
         return super().read(size)
 
 
-def answer(
-    predictor: Predictor, upload: Upload, window_s: float, hop_s: float, limits: Limits, detail: bool
-) -> Steps[dict[str, Any]]:
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked about a recording."""
+
+    window_s: float  # this and the next from `Predictor.windowing`
+    hop_s: float
+    speech_only: bool  # leave out windows in which nobody speaks
+    channel: int | None  # the only one that is heard
+    detail: bool  # each window comes with its picture and the attention on it
+
+
+def answer(predictor: Predictor, upload: Upload, wanted: Wanted, limits: Limits) -> Steps[dict[str, Any]]:
     """Predict the emotion in one recording, window by window.
 
     Parameters
@@ -49,17 +60,15 @@ def answer(
         The model.
     upload : Upload
         The recording.
-    window_s, hop_s : float
-        In seconds, from `Predictor.windowing`.
+    wanted : Wanted
+        What is asked about it.
     limits : Limits
         Those on length are held here.
-    detail : bool
-        Whether each window comes with its picture and the attention on it.
 
     Yields
     ------
     vervet.audio.Window or None
-        A window to be judged, or None for one that is silent.
+        A window to be judged, or None for one that is left out.
 
     Returns
     -------
@@ -69,29 +78,29 @@ def answer(
     Raises
     ------
     Refused
-        If the recording is too long, unreadable or silent throughout.
+        If the recording is too long, unreadable or silent throughout, lacks the channel, or nobody speaks.
     """
     if not upload.getbuffer().nbytes:
         raise Refused(400, "invalid_request", f"{upload.name}: is empty (0 bytes); send the bytes of a recording")
-    predictions, silent = [], []
+    predictions, pauses = [], Pauses(predictor.sampling_rate, wanted.speech_only)
+    sound = upload if wanted.channel is None else audio.Channel(upload, wanted.channel)
     try:
-        with audio.opened(upload) as recording:
+        with audio.opened(sound) as recording:
             duration_s = recording.duration_s
-            _check_length(upload.name, duration_s, window_s, hop_s, limits, detail)
-            for window in recording.windows(predictor.sampling_rate, window_s, hop_s):
-                if audio.is_silent(window.waveform):
-                    silent.append((window.start_s, window.end_s))
+            _check_length(upload.name, duration_s, wanted, limits)
+            for window in recording.windows(predictor.sampling_rate, wanted.window_s, wanted.hop_s):
+                if pauses.skip(window):
                     yield None
                     continue
                 prediction = yield window
                 assert prediction
                 record = _record(prediction)
-                predictions.append(record | view(predictor, window.waveform) if detail else record)
+                predictions.append(record | view(predictor, window.waveform) if wanted.detail else record)
     except audio.NotAudio as error:
         raise Refused(415, "unreadable_audio", str(error)) from error
     except ValueError as error:
         raise Refused(422, "unreadable_audio", str(error)) from error
-    problem = silence(upload.name, silent) if silent else ""
+    problem = pauses.problem(upload.name, bool(predictions))
     if not predictions:
         raise Refused(422, "unreadable_audio", problem)
     return {"file": upload.name, "duration_s": round(duration_s, 6), "predictions": predictions, "problem": problem}
@@ -141,7 +150,7 @@ def view(predictor: Predictor, waveform: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _check_length(name: str, duration_s: float, window_s: float, hop_s: float, limits: Limits, detail: bool) -> None:
+def _check_length(name: str, duration_s: float, wanted: Wanted, limits: Limits) -> None:
     if duration_s > limits.max_duration_s:
         raise Refused(
             413,
@@ -149,13 +158,14 @@ def _check_length(name: str, duration_s: float, window_s: float, hop_s: float, l
             f"{name}: lasts {duration_s:.1f} s, and {limits.max_duration_s:g} s are answered here; "
             "send it in parts, or use 'vervet predict'",
         )
+    window_s, hop_s = wanted.window_s, wanted.hop_s
     windows = 1 + max(0, math.ceil((duration_s - max(window_s, hop_s)) / hop_s - 1e-9))
-    most = limits.max_detailed_windows if detail else limits.max_windows
+    most = limits.max_detailed_windows if wanted.detail else limits.max_windows
     if windows > most:
         raise Refused(
             422,
             "invalid_request",
-            f"{name}: has {windows} windows, and {most} are answered at once{' with detail' if detail else ''}; "
+            f"{name}: has {windows} windows, and {most} are answered at once{' with detail' if wanted.detail else ''}; "
             f"choose a hop of {_least_hop_s(duration_s, window_s, most):g} s or more",
         )
 

@@ -15,6 +15,8 @@ class Asked(BaseModel):
 
     window_s: float | None = Field(None, description="Seconds per window, at most the model's own, the default.")
     hop_s: float | None = Field(None, description="Seconds between two windows; the window where not given.")
+    speech_only: bool = Field(False, description="Leave out windows in which nobody speaks, and not only silent ones.")
+    channel: int | None = Field(None, description="Hear this one alone, 0 is the first; the mean where not given.")
     detail: bool = Field(False, description="With the picture that the network saw, and where it looked.")
 
 
@@ -67,7 +69,7 @@ class Recording(BaseModel):
 
     file: str = Field(description="The name of the part, or `<bytes>`.")
     duration_s: float
-    predictions: list[Window] = Field(description="In order of time; silent windows are left out.")
+    predictions: list[Window] = Field(description="In order of time; what is silent, or not asked for, is left out.")
     problem: str = Field(description="Names silent stretches; empty if there are none.")
 
 

@@ -13,7 +13,7 @@ from vervet.predict import Predictor
 from vervet.serve.body import Held
 from vervet.serve.limits import Limits, Refused
 from vervet.serve.metrics import Metrics
-from vervet.serve.recording import Upload, answer
+from vervet.serve.recording import Upload, Wanted, answer
 from vervet.serve.work import Work
 
 
@@ -90,12 +90,12 @@ class Service:
             gone.cancel()
             self.waiting -= 1
 
-    async def answer(self, upload: Upload, window_s: float, hop_s: float, detail: bool) -> dict[str, Any]:
+    async def answer(self, upload: Upload, wanted: Wanted) -> dict[str, Any]:
         """Answer for one recording.
 
         Parameters
         ----------
-        upload, window_s, hop_s, detail
+        upload, wanted
             As for `vervet.serve.recording.answer`.
 
         Returns
@@ -104,7 +104,7 @@ class Service:
             What `/v1/predict` answers.
         """
         try:
-            steps = answer(self.predictor, upload, window_s, hop_s, self.limits, detail)
+            steps = answer(self.predictor, upload, wanted, self.limits)
             answered = await self.work.do(steps)
         finally:
             upload.given_up = True
