@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage, Vit, load_recipe, merge, read_json, recipe_name
+from vervet.config import NETWORKS, Augment, FrontEnd, Recipe, Stage, Vit, load_recipe, merge, recipe_name
+from vervet.files import read_json
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

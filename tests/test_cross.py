@@ -22,7 +22,8 @@ from vervet.evaluation.records import validate
 from vervet.evaluation.report import write
 from vervet.evaluation.run import elsewhere, evaluate
 from vervet.export import export
-from vervet.models.checkpoint import save_network, write_json
+from vervet.files import write_json
+from vervet.models.checkpoint import save_network
 from vervet.models.vit import VisionTransformer
 
 TRUTH = ["anger", "anger", "neutral", "neutral", "surprise", "neutral"]

@@ -12,7 +12,7 @@ from test_export import CARD, waveforms
 import vervet
 from vervet.cli import main
 from vervet.config import NETWORKS, FrontEnd, Functionals, Recipe, Vit, load_recipe
-from vervet.evaluation.run import _check_other
+from vervet.evaluation.robustness import _check_other
 from vervet.export import export
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.functionals import (

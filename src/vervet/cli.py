@@ -504,8 +504,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _robustness(args: argparse.Namespace) -> int:
-    from vervet.evaluation.robustness import summary
-    from vervet.evaluation.run import measure_robustness
+    from vervet.evaluation.robustness import measure_robustness, summary
 
     rows, picture = measure_robustness(args.run_folders, args.root, args.validation, args.model)
     print(json.dumps(rows, indent=1) if args.format == "json" else f"{summary(rows)}\nThe picture: {picture}")

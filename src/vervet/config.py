@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -331,20 +330,6 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not text in UTF-8 ({error})") from error
     return _plain(text, str(path))
-
-
-def read_json(path: Path) -> Any:
-    """Read plain data from a file that was written whole.
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON in UTF-8.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged, no JSON ({error}); bring it back, or make it again") from error
 
 
 def _plain(text: str, where: str) -> Any:

@@ -14,7 +14,8 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from vervet.config import FrontEnd, merge
-from vervet.models.checkpoint import enrols, load_network, write_atomically
+from vervet.files import write_whole
+from vervet.models.checkpoint import enrols, load_network
 from vervet.models.exported import KEY, origin
 from vervet.models.functionals import FUNCTIONALS
 from vervet.models.vit import VisionTransformer
@@ -176,7 +177,7 @@ def export(folder: Path, out: Path, int8: bool = False) -> Path:
         entry.key, entry.value = key, json.dumps(value)
     onnx.checker.check_model(proto)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, proto.SerializeToString())
+    write_whole(out, proto.SerializeToString())
     return out
 
 

@@ -197,15 +197,7 @@ def mark(label: str, truth: str, labels: Sequence[str]) -> str:
 
 
 def _record(item: Item, prediction: Prediction) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "file": prediction.file,
-        "start_s": prediction.start_s,
-        "end_s": prediction.end_s,
-        "label": prediction.label,
-        "confidence": prediction.confidence,
-        "uncertain": prediction.uncertain,
-        "scores": prediction.scores,
-    }
+    record = prediction.to_dict()
     values = [*record.values(), *item.columns.values()]
     return dict(zip(_beside(record, item.columns), values, strict=True))
 

@@ -92,6 +92,24 @@ class Prediction:
         """Probability of the label, in [0, 1]."""
         return self.scores[self.label]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Write it as plain data, for JSON.
+
+        Returns
+        -------
+        dict
+            `file`, `start_s`, `end_s`, `label`, `confidence`, `uncertain` and `scores`.
+        """
+        return {
+            "file": self.file,
+            "start_s": self.start_s,
+            "end_s": self.end_s,
+            "label": self.label,
+            "confidence": self.confidence,
+            "uncertain": self.uncertain,
+            "scores": self.scores,
+        }
+
 
 class Predictor:
     """An exported model, ready to be called with recordings.

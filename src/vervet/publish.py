@@ -9,11 +9,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from vervet.config import read_json
 from vervet.corpora import OWN
 from vervet.evaluation.run import evaluate
 from vervet.export import export
-from vervet.models.checkpoint import load_network, save, to_hub, write_atomically, write_json
+from vervet.files import read_json, write_json, write_whole
+from vervet.models.checkpoint import load_network, save, to_hub
 
 METHOD = (
     "J.-Y. Kim, S.-H. Lee: *Accuracy Enhancement Method for Speech Emotion Recognition From Spectrogram Using Temporal "
@@ -95,11 +95,11 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
     save(out / "model.safetensors", network.state_dict(), {"card": "config.json"})
     write_json(out / "config.json", to_hub(card | {"leaky": record["leaky"]}))
     export(out, out / "model.onnx")  # from what was just written: its card says leaky where the audit does
-    write_atomically(out / "recipe.yaml", (run / "recipe.yaml").read_bytes())
+    write_whole(out / "recipe.yaml", (run / "recipe.yaml").read_bytes())
     parameters = sum(tensor.numel() for tensor in network.parameters())
     started = (card.get("base") or {}).get("corpora", [])
     text = model_card(record, card["corpora"], parameters, licence, out.resolve().name, {*started} & {*OWN} != set())
-    write_atomically(out / "README.md", text.encode())
+    write_whole(out / "README.md", text)
     return out
 
 

@@ -37,6 +37,7 @@ from typing import Any, BinaryIO
 
 from vervet import __version__
 from vervet.batch import Answer, Item
+from vervet.files import write_whole
 from vervet.machine import locked
 from vervet.output import audformat_header, csv_line, header, row, to_audformat, to_csv, to_jsonl
 from vervet.predict import Predictor
@@ -362,6 +363,4 @@ def _list(problems: Sequence[dict[str, Any]], table: Path) -> None:
         return
     names = ("file", "windows", "problem")
     rows = ([problem[name] for name in names] for problem in problems)
-    begun = table.with_suffix(".tmp")
-    begun.write_bytes(_encoded(map(csv_line, [names, *rows])))
-    begun.replace(table)
+    write_whole(table, _encoded(map(csv_line, [names, *rows])))

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vervet.evaluation.metrics import Scores, mean_spread, pooled
-from vervet.evaluation.records import Record
+from vervet.evaluation.metrics import mean_spread
+from vervet.evaluation.records import Record, Runs, by_seed, runs_of
 
 # What a setting that was changed is about, in the order in which the page asks. A recipe's part stands before the dot.
 QUESTIONS = {
@@ -89,12 +89,7 @@ def ablations(records: Sequence[Record]) -> list[Ablation]:
     list of Ablation
         In the order of `QUESTIONS`, then of corpus, protocol, recipe, network and change.
     """
-    by_fold: dict[tuple, dict[tuple[int, int], Record]] = {}
-    for record in records:
-        if record["fold"] != "all":
-            key = tuple(record[name] for name in ("corpus", "protocol", "network", "recipe"))
-            by_fold.setdefault(key, {})[record["seed"], record["fold"]] = record
-    found = []
+    by_fold, found = runs_of(records), []
     for (corpus, protocol, network, recipe), runs in by_fold.items():
         if is_ablation(next(iter(runs.values()))):
             others = [one for *where, one in by_fold if where == [corpus, protocol, network]]
@@ -125,14 +120,14 @@ def _compare(
     network: str,
     recipe: str,
     change: tuple[str, ...],
-    runs: dict[tuple[int, int], Record],
-    plain: dict[tuple[int, int], Record],
+    runs: Runs,
+    plain: Runs,
 ) -> Ablation:
-    by_seed = _by_seed(runs)
+    seeds = by_seed(runs)
     both = runs.keys() & plain.keys()
     gains: dict[str, float | None] = {"wa": None, "uar": None}
     if both:
-        ours, theirs = (_by_seed({key: side[key] for key in both}) for side in (runs, plain))
+        ours, theirs = (by_seed({key: side[key] for key in both}) for side in (runs, plain))
         for measure in gains:
             gains[measure] = statistics.fmean(
                 getattr(ours[seed], measure) - getattr(theirs[seed], measure) for seed in ours
@@ -140,20 +135,10 @@ def _compare(
     return Ablation(
         corpus, protocol, network, recipe, change,
         folds=tuple(sorted({fold for _, fold in runs})),
-        seeds=tuple(sorted(by_seed)),
-        n_test=max(scores.n for scores in by_seed.values()),
-        wa=mean_spread([scores.wa for scores in by_seed.values()]),
-        uar=mean_spread([scores.uar for scores in by_seed.values()]),
+        seeds=tuple(sorted(seeds)),
+        n_test=max(scores.n for scores in seeds.values()),
+        wa=mean_spread([scores.wa for scores in seeds.values()]),
+        uar=mean_spread([scores.uar for scores in seeds.values()]),
         wa_gain=gains["wa"],
         uar_gain=gains["uar"],
     )  # fmt: skip
-
-
-def _by_seed(runs: dict[tuple[int, int], Record]) -> dict[int, Scores]:
-    """The scores of each seed's predictions, all folds pooled."""
-    found: dict[int, list[Record]] = {}
-    for (seed, _), record in sorted(runs.items()):
-        found.setdefault(seed, []).append(record)
-    return {
-        seed: pooled([one["confusion"] for one in members], members[0]["labels"]) for seed, members in found.items()
-    }

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vervet.evaluation.metrics import Scores, pooled
-from vervet.evaluation.records import Record
+from vervet.evaluation.records import Record, Runs, by_seed, runs_of
 
 Verdict = Literal["holds", "the opposite holds", "within chance"]
 Side = tuple[str, str]  # network, recipe
@@ -130,39 +129,21 @@ def evidence(claim: Claim, records: Sequence[Record]) -> list[Evidence]:
     list of Evidence
         For every pair, corpus and protocol of which both sides were measured on a fold and seed.
     """
-    runs: dict[tuple[str, str], dict[Side, dict[tuple[int, int], Record]]] = {}
-    for record in records:
-        if record["fold"] != "all":
-            side = record["network"], record["recipe"]
-            place = runs.setdefault((record["corpus"], record["protocol"]), {})
-            place.setdefault(side, {})[record["seed"], record["fold"]] = record
-    found = []
+    runs, found = runs_of(records), []
+    places = sorted({(corpus, protocol) for corpus, protocol, *_ in runs})
     for pair in claim.pairs:
-        for (corpus, protocol), sides in sorted(runs.items()):
-            both = sides.get(pair[0], {}).keys() & sides.get(pair[1], {}).keys()
-            if both:
-                found.append(_compared(corpus, protocol, pair, sides, sorted(both)))
+        for corpus, protocol in places:
+            better, other = (runs.get((corpus, protocol, *side), {}) for side in pair)
+            if both := better.keys() & other.keys():
+                found.append(_compared(corpus, protocol, pair, *({k: of[k] for k in both} for of in (better, other))))
     return found
 
 
-def _compared(
-    corpus: str,
-    protocol: str,
-    pair: tuple[Side, Side],
-    sides: dict[Side, dict[tuple[int, int], Record]],
-    both: Sequence[tuple[int, int]],
-) -> Evidence:
-    seeds = sorted({seed for seed, _ in both})
-    scores = [[_scores(sides[side], both, seed) for seed in seeds] for side in pair]
-    better, other = (statistics.fmean(score.wa for score in of_side) for of_side in scores)
-    n_test = min(score.n for of_side in scores for score in of_side)
-    return between(corpus, protocol, pair, len(seeds), n_test, better, other)
-
-
-def _scores(runs: dict[tuple[int, int], Record], both: Sequence[tuple[int, int]], seed: int) -> Scores:
-    """Of one side and seed, over the folds that both sides have."""
-    members = [runs[key] for key in both if key[0] == seed]
-    return pooled([one["confusion"] for one in members], members[0]["labels"])
+def _compared(corpus: str, protocol: str, pair: tuple[Side, Side], better: Runs, other: Runs) -> Evidence:
+    sides = [by_seed(runs).values() for runs in (better, other)]
+    n_test = min(score.n for side in sides for score in side)
+    means = [statistics.fmean(score.wa for score in side) for side in sides]
+    return between(corpus, protocol, pair, len(sides[0]), n_test, *means)
 
 
 def between(

@@ -6,7 +6,6 @@ No torch here: the model is asked as `vervet predict` asks it.
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -19,13 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from vervet.batch import Item, predict_many
-from vervet.config import read_json
 from vervet.corpora import CORPORA, OWN, Utterance, corpus_root, kind_of, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
 from vervet.evaluation.enrolled import COUNTS, others
-from vervet.evaluation.records import replace_text
 from vervet.evaluation.run import enrolled_scores, network_of, scored_answers
+from vervet.files import read_json, write_json
 from vervet.machine import cores
 from vervet.predict import Prediction, Predictor, load
 
@@ -116,7 +114,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         "minutes": round(card["minutes"], 2),
     }
     name = f"cross-{corpus}-{record['split_hash']}.json" if corpus in OWN else f"cross-{corpus}.json"
-    replace_text(folder / name, json.dumps(record, indent=1) + "\n")
+    write_json(folder / name, record)
     return record
 
 

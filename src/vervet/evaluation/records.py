@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vervet.corpora import OWN
-from vervet.evaluation.metrics import from_confusion, mean_spread, pooled
+from vervet.evaluation.metrics import Scores, from_confusion, mean_spread, pooled
+from vervet.files import write_whole
 
 Record = dict[str, Any]
 
@@ -226,7 +226,7 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
     kept = [record for record in by_key.values() if not (_repeats(record, by_key) or _outdated(record, by_key))]
     merged = sorted(kept, key=order)
     results_path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(results_path, _json(merged))
+    write_whole(results_path, _json(merged))
     return merged
 
 
@@ -283,14 +283,29 @@ def _json(records: Sequence[Record]) -> str:
     return "[\n" + ",\n".join(blocks) + "\n]\n"
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Give a file this text in UTF-8, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+# --- single runs: of one fold and seed, which are held against one another ----------------------------------------
+
+Runs = dict[tuple[int, int], Record]  # by seed and fold
+
+
+def runs_of(records: Sequence[Record]) -> dict[tuple[str, str, str, str], Runs]:
+    """Group the records of single folds by corpus, protocol, network and recipe, in the order in which they are met."""
+    found: dict[tuple[str, str, str, str], Runs] = {}
+    for record in records:
+        if record["fold"] != "all":
+            corpus, protocol, network, recipe, *run = key_of(record)
+            found.setdefault((corpus, protocol, network, recipe), {})[run[0], run[1]] = record
+    return found
+
+
+def by_seed(runs: Runs) -> dict[int, Scores]:
+    """Pool the predictions of all folds of each seed: their scores."""
+    found: dict[int, list[Record]] = {}
+    for (seed, _), record in sorted(runs.items()):
+        found.setdefault(seed, []).append(record)
+    return {
+        seed: pooled([one["confusion"] for one in members], members[0]["labels"]) for seed, members in found.items()
+    }
 
 
 # --- rows: one per corpus, protocol, network, recipe and set of folds, over seeds ----------------------------------

@@ -13,17 +13,8 @@ from vervet.config import VERSIONS
 from vervet.evaluation.ablation import Ablation, ablations, is_ablation
 from vervet.evaluation.claims import CLAIMS, ERRORS, Claim, Evidence, Verdict, between, evidence
 from vervet.evaluation.metrics import mean_spread
-from vervet.evaluation.records import (
-    CORPORA,
-    NETWORKS,
-    Record,
-    all_folds,
-    key_of,
-    load,
-    order,
-    replace_text,
-    summarise,
-)
+from vervet.evaluation.records import CORPORA, NETWORKS, Record, all_folds, key_of, load, order, summarise
+from vervet.files import write_whole
 
 OLDER = "-1429"  # ends the name of networks whose second head read 1,429 functionals, before it heard pitch
 
@@ -91,7 +82,7 @@ def write(results_path: Path) -> Path:
     from vervet.evaluation.figures import ablation_figure, enrolled_figure, leakage_figure  # matplotlib
 
     page, records, notes = results_path.with_name("README.md"), load(results_path), results_path.with_name("notes.md")
-    replace_text(page, markdown(records, notes.read_text(encoding="utf-8") if notes.exists() else ""))
+    write_whole(page, markdown(records, notes.read_text(encoding="utf-8") if notes.exists() else ""))
     bars = _bars(records)
     if bars:
         networks = {bar["network"] for bar in bars}

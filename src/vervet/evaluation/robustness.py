@@ -13,7 +13,12 @@ from tqdm import tqdm
 
 from vervet.audio import read, resample
 from vervet.augment import shift, stretch
+from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import scores
+from vervet.evaluation.records import CORPORA
+from vervet.evaluation.run import read_tested
+from vervet.files import write_json
+from vervet.predict import Predictor, load
 
 RATE = 16_000  # Hz, of the recordings that are degraded
 BATCH = 8
@@ -163,6 +168,102 @@ def _recognise(predict: Predict, waveforms: Sequence[np.ndarray], labels: Sequen
 def _row(kind: str, level: str, true: list[str], found: list[str], labels: Sequence[str]) -> dict[str, Any]:
     scored = scores(true, found, labels)
     return {"kind": kind, "level": level, "wa": scored.wa, "uar": scored.uar, "n": scored.n}
+
+
+def measure_robustness(
+    folders: Sequence[Path], root: Path | None = None, validation: bool = False, model: str | None = None
+) -> tuple[list[dict[str, Any]], Path]:
+    """Run the ONNX models of finished runs on their degraded test recordings.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        A run, or the folds of one experiment, each with a model of its own; their predictions are pooled.
+    root : Path, optional
+        Where the corpus lies; otherwise looked for under VERVET_CORPORA.
+    validation : bool, optional
+        Take the validation recordings instead: those on which settings may be chosen.
+    model : str, optional
+        Asked instead of the runs' own: as for `vervet.load`. It must not have heard these recordings.
+
+    Returns
+    -------
+    rows : list of dict
+        As `robustness` gives them.
+    picture : Path
+        `robustness.png`; it lies with `robustness.json` in the run folder, of several folds in the folder of the folds.
+        Of validation recordings, `robustness-validation.png` and `.json`; of another model, its name is added.
+
+    Raises
+    ------
+    ValueError
+        If a run is not finished or has no such side, the runs are not folds of one experiment, a test recording is not
+        found, or the other model lacks an emotion or was trained on these corpora by another split.
+    """
+    from vervet.evaluation.figures import robustness_figure
+
+    tested = [read_tested(folder) for folder in folders]
+    if [] in tested:
+        raise ValueError(
+            f"{folders[tested.index([])]}: trained on all clips, so there are no test recordings to degrade"
+        )
+    last = [stages[-1].record for stages in tested]
+    record = last[0]
+    for key in ("corpus", "protocol", "network", "recipe", "seed", "labels"):
+        if any(one[key] != record[key] for one in last):
+            raise ValueError(f"robustness pools the folds of one experiment; these differ in {key}")
+    predictors = [load(model)] * len(folders) if model else [load(folder) for folder in folders]
+    if model:
+        for predictor, stages in zip(predictors, tested, strict=True):
+            _check_other(predictor.card, stages[-1].record, model)
+    parts = [
+        (_at_rate(predictor), _clips(folder, root, record["corpus"], "validation" if validation else "test"))
+        for predictor, folder in zip(predictors, folders, strict=True)
+    ]
+    measured = robustness(parts, predictors[0].labels)
+    folds = f"fold {record['fold']}" if len(folders) == 1 else f"{len(folders)} folds"
+    network = Path(model).stem if model else f"{record['network']}, {record['recipe']}"
+    title = f"{CORPORA.get(record['corpus'], record['corpus'])}, {folds}, {network}"
+    out = folders[0] if len(folders) == 1 else folders[0].parent
+    parts_of_name = ("robustness", *(["validation"] if validation else []), *([Path(model).stem] if model else []))
+    picture = out / f"{'-'.join(parts_of_name)}.png"
+    title += ", validation" if validation else ""
+    write_json(picture.with_suffix(".json"), measured)
+    robustness_figure(measured, title, record["protocol"]).savefig(picture, dpi=120)
+    return measured, picture
+
+
+def _check_other(card: dict[str, Any], record: dict[str, Any], model: str) -> None:
+    """Whether a model that is not a run's own may be asked about its recordings."""
+    if lacking := sorted(set(record["labels"]) - set(card["labels"])):
+        raise ValueError(f"{model}: does not know {', '.join(lacking)}, which the run is tested on")
+    heard = sorted({*record["corpus"].split("+")} & {*card.get("corpora", ())})
+    if heard and card.get("split_hash") != record["split_hash"]:
+        raise ValueError(
+            f"{model}: was trained on {' and '.join(heard)} by another split, so it may have heard these recordings"
+        )
+
+
+def _at_rate(predictor: Predictor) -> Predict:
+    """What answers recordings that were degraded at one rate, whatever the model's own."""
+    return lambda waveforms: predictor.probabilities(
+        [resample(wave, RATE, predictor.sampling_rate) for wave in waveforms]
+    )
+
+
+def _clips(folder: Path, root: Path | None, corpus: str, side: str) -> list[Clip]:
+    """The recordings of one side of a run, found on disk."""
+    rows = [row for row in read_split(folder / "split.csv") if row["split"] == side and row["version"] == "original"]
+    if not rows:
+        raise ValueError(f"{folder}: has no {side} recordings")
+    sexes = {(row["file"], row["speaker"]): row["sex"] for row in read_tested(folder)[-1].rows}
+    clips = []
+    for row in rows:
+        path = place(row, root)
+        if path is None:
+            raise ValueError(f"{row['file']}: not found; give the folder of {corpus} as --root")
+        clips.append(Clip(path, row["emotion"], sexes.get((path.name, row["speaker"]), ""), row["corpus"]))
+    return clips
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:

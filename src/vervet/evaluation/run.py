@@ -1,4 +1,4 @@
-"""The scores of finished runs, from the predictions they stored; and of their models on degraded recordings."""
+"""The scores of finished runs, from the predictions they stored."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vervet.config import STAGES, VERSIONS, read_json
+from vervet.config import STAGES, VERSIONS
 from vervet.corpora import OWN
 from vervet.evaluation.calibration import calibration_error, softmax
-from vervet.evaluation.leakage import place, read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
-from vervet.evaluation.records import CORPORA, replace_text
-
-if TYPE_CHECKING:
-    from vervet.evaluation.robustness import Clip, Predict
-    from vervet.predict import Predictor
+from vervet.evaluation.records import CORPORA
+from vervet.files import read_json, write_whole
 
 
 def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -306,111 +302,8 @@ def present(folder: Path) -> list[dict[str, Any]]:
         found = from_confusion(record["confusion"], record["labels"])
         figure = confusion_figure(found, record["labels"], f"{title}, {record['network']}", record["protocol"])
         figure.savefig(figures / f"confusion-{record['network']}.png", dpi=120)
-    replace_text(folder / "metrics.json", f"{to_json(records)}\n")  # the last: where it is, the run is written up
+    write_whole(folder / "metrics.json", f"{to_json(records)}\n")  # the last: where it is, the run is written up
     return records
-
-
-def measure_robustness(
-    folders: Sequence[Path], root: Path | None = None, validation: bool = False, model: str | None = None
-) -> tuple[list[dict[str, Any]], Path]:
-    """Run the ONNX models of finished runs on their degraded test recordings.
-
-    Parameters
-    ----------
-    folders : sequence of Path
-        A run, or the folds of one experiment, each with a model of its own; their predictions are pooled.
-    root : Path, optional
-        Where the corpus lies; otherwise looked for under VERVET_CORPORA.
-    validation : bool, optional
-        Take the validation recordings instead: those on which settings may be chosen.
-    model : str, optional
-        Asked instead of the runs' own: as for `vervet.load`. It must not have heard these recordings.
-
-    Returns
-    -------
-    rows : list of dict
-        As `vervet.evaluation.robustness.robustness` gives them.
-    picture : Path
-        `robustness.png`; it lies with `robustness.json` in the run folder, of several folds in the folder of the folds.
-        Of validation recordings, `robustness-validation.png` and `.json`; of another model, its name is added.
-
-    Raises
-    ------
-    ValueError
-        If a run is not finished or has no such side, the runs are not folds of one experiment, a test recording is not
-        found, or the other model lacks an emotion or was trained on these corpora by another split.
-    """
-    from vervet.evaluation.figures import robustness_figure
-    from vervet.evaluation.robustness import robustness
-    from vervet.predict import load
-
-    tested = [read_tested(folder) for folder in folders]
-    if [] in tested:
-        raise ValueError(
-            f"{folders[tested.index([])]}: trained on all clips, so there are no test recordings to degrade"
-        )
-    last = [stages[-1].record for stages in tested]
-    record = last[0]
-    for key in ("corpus", "protocol", "network", "recipe", "seed", "labels"):
-        if any(one[key] != record[key] for one in last):
-            raise ValueError(f"robustness pools the folds of one experiment; these differ in {key}")
-    predictors = [load(model)] * len(folders) if model else [load(folder) for folder in folders]
-    if model:
-        for predictor, stages in zip(predictors, tested, strict=True):
-            _check_other(predictor.card, stages[-1].record, model)
-    parts = [
-        (_at_rate(predictor), _clips(folder, root, record["corpus"], "validation" if validation else "test"))
-        for predictor, folder in zip(predictors, folders, strict=True)
-    ]
-    measured = robustness(parts, predictors[0].labels)
-    folds = f"fold {record['fold']}" if len(folders) == 1 else f"{len(folders)} folds"
-    network = Path(model).stem if model else f"{record['network']}, {record['recipe']}"
-    title = f"{CORPORA.get(record['corpus'], record['corpus'])}, {folds}, {network}"
-    out = folders[0] if len(folders) == 1 else folders[0].parent
-    parts_of_name = ("robustness", *(["validation"] if validation else []), *([Path(model).stem] if model else []))
-    picture = out / f"{'-'.join(parts_of_name)}.png"
-    title += ", validation" if validation else ""
-    replace_text(picture.with_suffix(".json"), json.dumps(measured, indent=1) + "\n")
-    robustness_figure(measured, title, record["protocol"]).savefig(picture, dpi=120)
-    return measured, picture
-
-
-def _check_other(card: dict[str, Any], record: dict[str, Any], model: str) -> None:
-    """Whether a model that is not a run's own may be asked about its recordings."""
-    if lacking := sorted(set(record["labels"]) - set(card["labels"])):
-        raise ValueError(f"{model}: does not know {', '.join(lacking)}, which the run is tested on")
-    heard = sorted({*record["corpus"].split("+")} & {*card.get("corpora", ())})
-    if heard and card.get("split_hash") != record["split_hash"]:
-        raise ValueError(
-            f"{model}: was trained on {' and '.join(heard)} by another split, so it may have heard these recordings"
-        )
-
-
-def _at_rate(predictor: Predictor) -> Predict:
-    """What answers recordings that were degraded at one rate, whatever the model's own."""
-    from vervet.audio import resample
-    from vervet.evaluation.robustness import RATE
-
-    return lambda waveforms: predictor.probabilities(
-        [resample(wave, RATE, predictor.sampling_rate) for wave in waveforms]
-    )
-
-
-def _clips(folder: Path, root: Path | None, corpus: str, side: str) -> list[Clip]:
-    """The recordings of one side of a run, found on disk."""
-    from vervet.evaluation.robustness import Clip
-
-    rows = [row for row in read_split(folder / "split.csv") if row["split"] == side and row["version"] == "original"]
-    if not rows:
-        raise ValueError(f"{folder}: has no {side} recordings")
-    sexes = {(row["file"], row["speaker"]): row["sex"] for row in read_tested(folder)[-1].rows}
-    clips = []
-    for row in rows:
-        path = place(row, root)
-        if path is None:
-            raise ValueError(f"{row['file']}: not found; give the folder of {corpus} as --root")
-        clips.append(Clip(path, row["emotion"], sexes.get((path.name, row["speaker"]), ""), row["corpus"]))
-    return clips
 
 
 def history(folder: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Tensors and plain data in one safetensors file, written whole or not at all. Nothing is ever unpickled."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from vervet.config import Vit, merge, read_json
+from vervet.config import Vit, merge
+from vervet.files import read_json, write_json, write_whole
 from vervet.models.vit import VisionTransformer
 
 HUB_KEYS = ("model_type", "architectures", "id2label", "label2id")  # of a config.json; the others are those of a card
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Give `path` this content; whoever is killed in between leaves the old file."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write plain data as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def save(path: Path, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
@@ -44,7 +29,7 @@ def save(path: Path, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
         Anything that JSON can hold; goes into the header.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, to_bytes(contiguous, metadata={"vervet": json.dumps(data)}))
+    write_whole(path, to_bytes(contiguous, metadata={"vervet": json.dumps(data)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

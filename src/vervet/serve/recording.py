@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vervet import audio
-from vervet.predict import Prediction, Predictor
+from vervet.predict import Predictor
 from vervet.serve.limits import Limits, Refused
 from vervet.serve.work import Steps
 from vervet.speech import Pauses
@@ -94,7 +94,8 @@ def answer(predictor: Predictor, upload: Upload, wanted: Wanted, limits: Limits)
                     continue
                 prediction = yield window
                 assert prediction
-                record = _record(prediction)
+                record = prediction.to_dict()
+                del record["file"]  # the answer has it once
                 predictions.append(record | view(predictor, window.waveform) if wanted.detail else record)
     except audio.NotAudio as error:
         raise Refused(415, "unreadable_audio", str(error)) from error
@@ -104,17 +105,6 @@ def answer(predictor: Predictor, upload: Upload, wanted: Wanted, limits: Limits)
     if not predictions:
         raise Refused(422, "unreadable_audio", problem)
     return {"file": upload.name, "duration_s": round(duration_s, 6), "predictions": predictions, "problem": problem}
-
-
-def _record(prediction: Prediction) -> dict[str, Any]:
-    return {
-        "start_s": prediction.start_s,
-        "end_s": prediction.end_s,
-        "label": prediction.label,
-        "confidence": prediction.confidence,
-        "uncertain": prediction.uncertain,
-        "scores": prediction.scores,
-    }
 
 
 def view(predictor: Predictor, waveform: np.ndarray) -> dict[str, Any]:

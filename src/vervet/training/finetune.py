@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vervet.config import Recipe, check_enrolment, load_recipe, read_json
+from vervet.config import Recipe, check_enrolment, load_recipe
 from vervet.corpora import Utterance, kind_of, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
@@ -23,8 +23,8 @@ from vervet.evaluation.metrics import from_confusion, interval, scores
 from vervet.evaluation.protocols import Split, split
 from vervet.evaluation.run import Tested, pool, read_tested, to_json
 from vervet.export import export
+from vervet.files import read_json, write_json, write_whole
 from vervet.machine import cores
-from vervet.models.checkpoint import write_atomically, write_json
 from vervet.predict import load
 from vervet.training.pretrained import Base, load_base, start_from
 from vervet.training.run import differences, settings_of
@@ -228,8 +228,8 @@ def _publish(out: Path, folds: Sequence[Path], final: Path, without: float | Non
     record = records[-1]
     record |= _interval(tested) if record["protocol"] == "clip" else {"interval_over": "speakers"}
     record |= {} if without is None else {"uar_without": without}
-    write_atomically(out / "recipe.yaml", (final / "recipe.yaml").read_bytes())
-    write_atomically(out / "metrics.json", f"{to_json(records)}\n".encode())
+    write_whole(out / "recipe.yaml", (final / "recipe.yaml").read_bytes())
+    write_whole(out / "metrics.json", f"{to_json(records)}\n")
     (out / "figures").mkdir(exist_ok=True)
     labels = record["labels"]
     confusion, title = from_confusion(record["confusion"], labels), f"Fine-tuned, {len(folds)} fold(s) pooled"
@@ -241,7 +241,7 @@ def _publish(out: Path, folds: Sequence[Path], final: Path, without: float | Non
         estimate = {key: record[key] for key in told if key in record}
         if "temperature" not in card and final not in folds:  # else the test side would choose it
             card |= asdict(_calibration(tested))
-        write_atomically(out / "model.safetensors", (final / "model.safetensors").read_bytes())
+        write_whole(out / "model.safetensors", (final / "model.safetensors").read_bytes())
         write_json(out / "model.json", card | {"estimate": estimate})
         export(out, out / "model.onnx")
     return records

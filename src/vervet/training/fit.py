@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from vervet.config import FrontEnd, Online, Precision, Stage
 from vervet.evaluation.metrics import scores
-from vervet.models.checkpoint import load, save, write_atomically
+from vervet.files import write_whole
+from vervet.models.checkpoint import load, save
 from vervet.models.patches import heard
 from vervet.models.stem import Reduce
 from vervet.models.vit import VisionTransformer
@@ -546,7 +547,7 @@ class _Log:
         table = csv.DictWriter(text, history[0])
         table.writeheader()
         table.writerows(history)
-        write_atomically(self.folder / "log.csv", text.getvalue().encode())
+        write_whole(self.folder / "log.csv", text.getvalue())
         for key, value in history[-1].items():
             self.events.add_scalar(f"{self.name}/{key}", value, int(history[-1]["epoch"]))
         self.events.flush()

@@ -19,8 +19,8 @@ from vervet.augment import version
 from vervet.config import Augment, FrontEnd
 from vervet.corpora import Utterance
 from vervet.evaluation.protocols import Sample
+from vervet.files import write_whole
 from vervet.machine import cores
-from vervet.models.checkpoint import write_atomically
 from vervet.spectrogram import LogMel
 
 FORMAT = 1  # part of the cache's key: raise it when the same settings come to mean other images
@@ -161,7 +161,7 @@ def _compute(
                 images[index] = result
                 bar.update()
             images.flush()
-            write_atomically(progress, str(chunk.stop).encode())
+            write_whole(progress, str(chunk.stop))
     del images
     os.replace(partial, path)
     progress.unlink()

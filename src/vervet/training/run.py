@@ -20,7 +20,7 @@ import yaml
 from accelerate import Accelerator
 
 import vervet
-from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge, read_json
+from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge
 from vervet.corpora import Utterance, corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
@@ -28,8 +28,9 @@ from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.enrolled import COUNTS
 from vervet.evaluation.leakage import audit, read_split
 from vervet.evaluation.protocols import Sample, Split, split
+from vervet.files import read_json, write_json, write_whole
 from vervet.machine import locked, processor
-from vervet.models.checkpoint import load_network, write_atomically, write_json
+from vervet.models.checkpoint import load_network
 from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import predict, usable
 from vervet.training.pool import make_pool
@@ -244,7 +245,7 @@ def _open(
         write_json(out / "audit.json", finding.to_json())
     record = {"command": shlex.join(command), "commit": commit(), "machine": machine(precision), "versions": versions()}
     recipe = yaml.safe_dump(identity["settings"], sort_keys=False)
-    write_atomically(out / "recipe.yaml", recipe.encode())
+    write_whole(out / "recipe.yaml", recipe)
     write_json(path, identity | record)
 
 
@@ -264,7 +265,7 @@ def _borrow(source: Path, out: Path, identity: dict[str, Any]) -> None:
     write_json(out / "teacher" / BORROWED, {"from": str(source), "recipe": known["recipe"], "commit": known["commit"]})
     for name in ("features.safetensors", "model.safetensors", "model.json"):  # the last one says that it is done
         if (source / "teacher" / name).exists():
-            write_atomically(out / "teacher" / name, (source / "teacher" / name).read_bytes())
+            write_whole(out / "teacher" / name, (source / "teacher" / name).read_bytes())
 
 
 def differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
@@ -361,8 +362,8 @@ def _finish(workshop: Workshop) -> None:
     weights = (out / done[-1] / "model.safetensors").read_bytes()
     if (out / "model.safetensors").exists() and (out / "model.safetensors").read_bytes() != weights:
         (out / "model.onnx").unlink(missing_ok=True)  # of the stage before
-    write_atomically(out / "model.safetensors", weights)
-    write_atomically(out / "model.json", (out / done[-1] / "model.json").read_bytes())
+    write_whole(out / "model.safetensors", weights)
+    write_whole(out / "model.json", (out / done[-1] / "model.json").read_bytes())
 
 
 def write_table(path: Path, rows: list[dict[str, str]]) -> None:
@@ -371,7 +372,7 @@ def write_table(path: Path, rows: list[dict[str, str]]) -> None:
     table = csv.DictWriter(text, rows[0], lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_whole(path, text.getvalue())
 
 
 def commit() -> str:

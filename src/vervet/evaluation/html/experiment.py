@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vervet.config import read_json
 from vervet.evaluation.run import Tested, history, pool, read_tested
+from vervet.files import read_json
 
 SAME = ("corpus", "protocol", "network", "recipe", "seed", "labels")  # in all folds of one experiment
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from vervet.evaluation.calibration import calibration_error
 from vervet.evaluation.html import charts, clips, sections
 from vervet.evaluation.html.experiment import Experiment, read_experiment
-from vervet.evaluation.records import replace_text
+from vervet.files import write_whole
 
 MANY_SPEAKERS = 24  # beyond this, their table is folded and a strip of dots is shown
 
@@ -53,7 +53,7 @@ def write_html(
     path = out or experiment.home / "report.html"
     content = render(experiment, root, audio)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, content)
+    write_whole(path, content)
     return path
 
 
