@@ -22,6 +22,7 @@ def librosa_image(waveform, config):
     mel = librosa.feature.melspectrogram(
         y=waveform, sr=config.sampling_rate, n_fft=config.n_fft, win_length=config.win_length,
         hop_length=config.hop_length, window="hamming", n_mels=config.n_mels, center=True,
+        fmin=config.band_hz[0], fmax=config.band_hz[1],
     )  # fmt: skip
     return librosa.power_to_db(mel, ref=np.max, top_db=config.top_db) / config.top_db + 1
 
@@ -35,6 +36,7 @@ def librosa_image(waveform, config):
         FrontEnd(sampling_rate=22_050, duration_s=1.0, n_fft=2048, win_length=2048, hop_length=512, width=44),
         FrontEnd(n_fft=600, win_length=600, hop_length=150, n_mels=30, duration_s=0.5, width=54),  # radix 2
         FrontEnd(n_fft=512, win_length=250, hop_length=125, n_mels=20, duration_s=0.5, width=65),  # radix 1
+        FrontEnd(sampling_rate=8_000, win_length=256, hop_length=128, width=251, lowest_hz=300, highest_hz=3_400),
     ],
 )
 def test_log_mel_agrees_with_librosa(config):
@@ -46,7 +48,27 @@ def test_log_mel_agrees_with_librosa(config):
 
 def test_mel_filters_agree_with_librosa():
     expected = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=128)
-    np.testing.assert_allclose(mel_filters(16_000, 1024, 128).T.numpy(), expected, atol=1e-7)
+    np.testing.assert_allclose(mel_filters(16_000, 1024, 128, (0.0, 8_000.0)).T.numpy(), expected, atol=1e-7)
+
+
+def test_sound_beyond_the_bands_is_not_heard():
+    """So a voice over a telephone looks as it does in the room."""
+    narrow = FrontEnd(sampling_rate=8_000, win_length=256, hop_length=128, width=251, lowest_hz=300, highest_hz=3_400)
+    voice, t = speechlike(samples=narrow.samples), np.arange(narrow.samples) / narrow.sampling_rate
+    hum = (0.1 * np.sin(2 * np.pi * 100 * t) + 0.1 * np.sin(2 * np.pi * 3_900 * t)).astype(np.float32)
+    hum[len(hum) * 3 // 4 :] = 0
+    alone, with_hum = (LogMel(narrow)(torch.from_numpy(wave)[None]) for wave in (voice, voice + hum))
+    heard = alone > 0.6  # the flanks of a Hamming window are 40 dB down
+    assert (alone - with_hum).abs()[heard].mean() < 0.01
+    wide = FrontEnd(sampling_rate=8_000, win_length=256, hop_length=128, width=251)
+    alone, with_hum = (LogMel(wide)(torch.from_numpy(wave)[None]) for wave in (voice, voice + hum))
+    assert (alone - with_hum).abs()[:, :, :6].mean() > 0.1  # the lowest bands
+
+
+@pytest.mark.parametrize("band", [{"lowest_hz": -1}, {"highest_hz": 9_000}, {"lowest_hz": 400, "highest_hz": 400}])
+def test_bands_that_are_not_there_are_refused(band):
+    with pytest.raises(ValueError, match="cannot be heard"):
+        FrontEnd(**band)
 
 
 def test_power_agrees_with_librosa():

@@ -40,7 +40,9 @@ class FrontEnd:
     n_fft: int = 1024  # samples
     win_length: int = 512  # samples, Hamming
     hop_length: int = 64  # samples
-    n_mels: int = 128  # bands, Slaney scale and area, 0 Hz to half the sampling rate
+    n_mels: int = 128  # bands, Slaney scale and area, from lowest_hz to highest_hz
+    lowest_hz: float = 0.0
+    highest_hz: float = 0.0  # 0: half the sampling rate
     top_db: float = 80.0  # the floor, below the clip's maximum
     reference: Literal["clip", "full scale"] = "clip"  # what 1 stands for: the clip's maximum, or a sine of amplitude 1
     width: int = 128  # columns of the image; equal to `frames` means no interpolation
@@ -52,6 +54,13 @@ class FrontEnd:
         sizes = (self.sampling_rate, self.win_length, self.hop_length, self.n_mels, self.width)
         _require(min(sizes) > 0, "sizes must be positive")
         _require(self.duration_s > 0 and self.top_db > 0, "duration_s and top_db must be positive")
+        low, high = self.band_hz
+        _require(0 <= low < high <= self.sampling_rate / 2, f"bands from {low:g} to {high:g} Hz cannot be heard")
+
+    @property
+    def band_hz(self) -> tuple[float, float]:
+        """From where to where there are bands."""
+        return self.lowest_hz, self.highest_hz or self.sampling_rate / 2
 
     @property
     def range_db(self) -> float:

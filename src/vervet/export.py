@@ -264,6 +264,6 @@ def quantised(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _metadata(card: dict[str, Any], front_end: FrontEnd) -> dict[str, Any]:
-    audio = {"sampling_rate": front_end.sampling_rate, "duration_s": front_end.duration_s}
+    audio = {"sampling_rate": front_end.sampling_rate, "duration_s": front_end.duration_s, "band_hz": front_end.band_hz}
     known = {key: card[key] for key in OPTIONAL_KEYS if card.get(key) is not None}
     return audio | {key: card[key] for key in CARD_KEYS} | known

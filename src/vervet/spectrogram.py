@@ -27,7 +27,7 @@ def mel_to_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < SLANEY_BREAK_MEL, mel * SLANEY_BREAK_HZ / SLANEY_BREAK_MEL, log)
 
 
-def mel_filters(sampling_rate: int, n_fft: int, n_mels: int) -> Tensor:
+def mel_filters(sampling_rate: int, n_fft: int, n_mels: int, band_hz: tuple[float, float]) -> Tensor:
     """Triangular Mel filters of equal area (Slaney's normalisation).
 
     Parameters
@@ -37,7 +37,9 @@ def mel_filters(sampling_rate: int, n_fft: int, n_mels: int) -> Tensor:
     n_fft : int
         Length of the Fourier transform in samples.
     n_mels : int
-        Number of bands, spaced evenly on the Mel scale from 0 Hz to half the sampling rate.
+        Number of bands, spaced evenly on the Mel scale.
+    band_hz : tuple of float
+        From where to where they reach, in Hz.
 
     Returns
     -------
@@ -45,20 +47,20 @@ def mel_filters(sampling_rate: int, n_fft: int, n_mels: int) -> Tensor:
         (n_fft // 2 + 1, n_mels) float32: power spectrum @ filters = Mel spectrum.
     """
     bins = torch.linspace(0, sampling_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]  # (bins, 1)
-    edges = _edges(sampling_rate, n_mels)
+    edges = _edges(n_mels, band_hz)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]  # (n_mels,) each
     triangle = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clamp(min=0)
     return (triangle * 2 / (high - low)).float()
 
 
-def mel_centres(sampling_rate: int, n_mels: int) -> Tensor:
+def mel_centres(n_mels: int, band_hz: tuple[float, float]) -> Tensor:
     """Where the Mel filters have their peaks, (n_mels,) float64 in Hz."""
-    return _edges(sampling_rate, n_mels)[1:-1]
+    return _edges(n_mels, band_hz)[1:-1]
 
 
-def _edges(sampling_rate: int, n_mels: int) -> Tensor:
-    highest = hz_to_mel(torch.tensor(sampling_rate / 2, dtype=torch.float64))
-    return mel_to_hz(torch.linspace(0, float(highest), n_mels + 2, dtype=torch.float64))
+def _edges(n_mels: int, band_hz: tuple[float, float]) -> Tensor:
+    lowest, highest = hz_to_mel(torch.tensor(band_hz, dtype=torch.float64)).tolist()
+    return mel_to_hz(torch.linspace(lowest, highest, n_mels + 2, dtype=torch.float64))
 
 
 def resize_matrix(frames: int, width: int, mode: str) -> Tensor:
@@ -105,7 +107,7 @@ class LogMel(nn.Module):
         q = torch.stack([r, r.flip(0)], dim=1).flatten()[: self.radix]
         offset = torch.arange(config.win_length, dtype=torch.float64)
         window = 0.54 - 0.46 * torch.cos(2 * math.pi / config.win_length * offset)  # periodic Hamming
-        filters = mel_filters(config.sampling_rate, config.n_fft, config.n_mels)  # (bins, n_mels)
+        filters = mel_filters(config.sampling_rate, config.n_fft, config.n_mels, config.band_hz)  # (bins, n_mels)
         self.full_scale = 2 * math.log(float(window.sum()) / 2) + math.log(float(filters.max()))
         i = torch.arange(config.win_length // self.radix)
         angle = 2 * math.pi / inner * i * p[:, None].double()  # (p, i)

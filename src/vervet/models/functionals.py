@@ -47,7 +47,7 @@ def combs(config: FrontEnd) -> Tensor:
     Parameters
     ----------
     config : FrontEnd
-        Sampling rate and number of bands.
+        Number and places of the bands.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def combs(config: FrontEnd) -> Tensor:
         (56, bands) float32, for pitches from 65 to 500 Hz, evenly spaced as logarithms: a cosine over frequency with a
         period of the pitch, from half of it to 1300 Hz, ever smaller. The running mean over the bands is taken out.
     """
-    hertz = mel_centres(config.sampling_rate, config.n_mels).double()
+    hertz = mel_centres(config.n_mels, config.band_hz).double()
     found = []
     for pitch in _pitches().double().exp():
         weight = (-hertz / 1000).exp() * ((hertz > pitch / 2) & (hertz < COMB_HZ))

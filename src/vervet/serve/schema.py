@@ -104,6 +104,7 @@ class Model(BaseModel):
     labels: list[str]
     sampling_rate: int = Field(description="In Hz, after resampling; recordings may have another.")
     duration_s: float = Field(description="What the model hears at once, in seconds.")
+    band_hz: list[float] = Field(description="From where to where the bands of its pictures reach.")
     network: str | None
     corpora: list[str]
     protocol: str | None

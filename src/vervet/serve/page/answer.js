@@ -127,7 +127,7 @@ function paint() {
   if (!shown) return;
   const { engine, recording, answer, chosen } = shown;
   const { waveform, duration_s } = recording;
-  const { sampling_rate: rate, labels } = engine.card;
+  const { sampling_rate: rate, band_hz, labels } = engine.card;
   const prediction = answer.predictions[chosen];
   const { start_s, end_s, log_mel, attention } = prediction;
   const span = `${seconds(start_s)} to ${seconds(end_s)}`;
@@ -158,7 +158,7 @@ function paint() {
   $("waveform").setAttribute("aria-label", `Waveform, ${span}`);
   if (!log_mel) return;
   draw.drawAttention($("attention"), attention);
-  draw.drawLogMel($("log-mel"), log_mel, attention, rate / 2);
+  draw.drawLogMel($("log-mel"), log_mel, attention, band_hz ?? [0, rate / 2]);
   $("attention").setAttribute("aria-label", `Attention, ${span}: ${whereLooked(attention, start_s, end_s)}`);
   $("log-mel").setAttribute("aria-label", `Log-Mel picture, ${span}, heard as ${sentence(prediction)}`);
 }

@@ -80,7 +80,7 @@ function range(data) {
 }
 
 /** The log-Mel picture as ink on paper; columns that the model attended to are in colour. */
-export function drawLogMel(canvas, { n_mels, columns, data }, attention, nyquist) {
+export function drawLogMel(canvas, { n_mels, columns, data }, attention, [lowest, highest]) {
   const { context, width, height, colour } = begin(canvas);
   const [paper, ink, attend] = ["mel-paper", "mel-ink", "mel-attend"].map((name) => rgb(colour(name)));
   const most = Math.max(...attention);
@@ -102,8 +102,8 @@ export function drawLogMel(canvas, { n_mels, columns, data }, attention, nyquist
   context.fillRect(GUTTER, 0, width - GUTTER, height);
   context.drawImage(small, GUTTER, 0, width - GUTTER, height);
   for (const hz of [500, 1000, 2000, 4000]) {
-    const y = height * (1 - mel(hz) / mel(nyquist));
-    if (hz < nyquist) label(context, colour, hz < 1000 ? `${hz} Hz` : `${hz / 1000} kHz`, y);
+    const y = height * (1 - (mel(hz) - mel(lowest)) / (mel(highest) - mel(lowest)));
+    if (lowest < hz && hz < highest) label(context, colour, hz < 1000 ? `${hz} Hz` : `${hz / 1000} kHz`, y);
   }
 }
 
