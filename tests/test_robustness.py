@@ -34,6 +34,15 @@ def test_noise_is_as_loud_as_asked(snr_db):
     assert measured == pytest.approx(snr_db, abs=0.1)
 
 
+@pytest.mark.parametrize(("codec", "snr_db"), [("ULAW", 35), ("GSM610", 15)])
+def test_codecs_of_telephones_add_what_they_lose(codec, snr_db):
+    plain = telephone(tone(1000))
+    coded = telephone(tone(1000), codec)
+    assert len(coded) == len(plain)
+    lost = np.mean(np.square(plain)) / np.mean(np.square(coded - plain))
+    assert snr_db < 10 * np.log10(lost) < snr_db + 15
+
+
 def test_a_telephone_passes_its_band_alone():
     passed = telephone(tone(1000) + tone(100) + tone(3800) + tone(6000))
     assert len(passed) == RATE

@@ -21,6 +21,7 @@ from vervet.files import write_json
 from vervet.predict import Predictor, load
 
 RATE = 16_000  # Hz, of the recordings that are degraded
+TELEPHONE_RATE, TELEPHONE_HZ = 8_000, (300, 3_400)
 BATCH = 8
 
 GROUPS = ("sex", "corpus")  # whose recordings are also scored apart, untouched
@@ -55,21 +56,26 @@ def add_noise_at(waveform: np.ndarray, snr_db: float, rng: np.random.Generator) 
     return waveform + rng.normal(0, sigma, len(waveform)).astype(np.float32)
 
 
-def telephone(waveform: np.ndarray) -> np.ndarray:
-    """What an analogue telephone leaves of (samples,) float32: 300 to 3400 Hz, sampled at 8 kHz in between."""
-    narrow = resample(waveform, RATE, 8_000)
+def telephone(waveform: np.ndarray, codec: str = "") -> np.ndarray:
+    """What a telephone leaves of (samples,) float32: 300 to 3400 Hz at 8 kHz, perhaps what a codec makes of that."""
+    narrow = resample(waveform, RATE, TELEPHONE_RATE)
     spectrum = np.fft.rfft(narrow)
-    hz = np.fft.rfftfreq(len(narrow), 1 / 8_000)
-    spectrum[(hz < 300) | (hz > 3_400)] = 0
-    return resample(np.fft.irfft(spectrum, len(narrow)).astype(np.float32), 8_000, RATE)
+    hz = np.fft.rfftfreq(len(narrow), 1 / TELEPHONE_RATE)
+    spectrum[(hz < TELEPHONE_HZ[0]) | (hz > TELEPHONE_HZ[1])] = 0
+    passed = np.fft.irfft(spectrum, len(narrow)).astype(np.float32)
+    passed = _decoded(passed, TELEPHONE_RATE, format="WAV", subtype=codec) if codec else passed
+    return resample(passed, TELEPHONE_RATE, RATE)
 
 
 def recode(waveform: np.ndarray, format: str, subtype: str, compression: float) -> np.ndarray:
     """Encode (samples,) float32 with a lossy codec and decode it again; `compression` in [0, 1], 1 is smallest."""
-    buffer = io.BytesIO()
     extra = {"bitrate_mode": "CONSTANT"} if format == "MP3" else {}
-    encoding: Any = {"format": format, "subtype": subtype, "compression_level": compression} | extra
-    soundfile.write(buffer, waveform, RATE, **encoding)
+    return _decoded(waveform, RATE, format=format, subtype=subtype, compression_level=compression, **extra)
+
+
+def _decoded(waveform: np.ndarray, sampling_rate: int, **encoding: Any) -> np.ndarray:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, sampling_rate, **encoding)
     buffer.seek(0)
     decoded, _ = soundfile.read(buffer, dtype="float32")
     return np.ascontiguousarray(decoded[: len(waveform)])
@@ -92,6 +98,8 @@ def conditions() -> list[Condition]:
         *(Condition("noise", f"{snr} dB SNR", partial(_noise, snr_db=snr)) for snr in (30, 20, 10, 5, 0)),
         *(condition("shift", f"{s} s", partial(shift, shift_s=s, sampling_rate=RATE)) for s in (0.5, 1.0, 1.5, 2.0)),
         condition("telephone", "300-3400 Hz", telephone),
+        condition("telephone", "G.711 u-law", partial(telephone, codec="ULAW")),
+        condition("telephone", "GSM 6.10", partial(telephone, codec="GSM610")),
         condition("MP3", "8 kbit/s", partial(recode, format="MP3", subtype="MPEG_LAYER_III", compression=0.99)),
         condition("MP3", "16 kbit/s", partial(recode, format="MP3", subtype="MPEG_LAYER_III", compression=0.95)),
         condition("Opus", "10 kbit/s", partial(recode, format="OGG", subtype="OPUS", compression=0.99)),
