@@ -499,7 +499,7 @@ def test_answers_of_a_stream_come_while_it_lasts(served):
     [
         ("hop_s=0.05", None, "invalid_request", "hop of 0.05 s"),
         ("hop=1", None, "invalid_request", "hop: is no setting"),
-        ("pcm=mp3", None, "invalid_request", "pcm: "),
+        ("pcm=mp3", None, "invalid_request", "PCM format 'mp3': choose one of s16le"),
         ("channels=65", None, "invalid_request", "65 channels"),
         ("", "stop", "invalid_request", "not 'end'"),
         ("", ANGER.read_bytes()[:2000], "unreadable_audio", "not raw PCM"),

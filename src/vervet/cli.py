@@ -136,9 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--stdin", action="store_true", help="raw PCM on standard input instead of the microphone")
     sub.add_argument("--rate", type=int, default=None, help="in Hz; default: 16000 of PCM, the microphone's own")
     sub.add_argument("--channels", type=int, default=1, help="mixed to their mean; default: 1")
-    sub.add_argument(
-        "--pcm", choices=("s16le", "s32le", "f32le", "mulaw", "alaw"), default="s16le", help="default: s16le"
-    )
+    sub.add_argument("--pcm", default="s16le", help="s16le, s32le, f32le, mulaw or alaw; default: s16le")
     sub.add_argument("--device", default=None, help="microphone, by number or name; default: the system's")
     sub.add_argument("--model", default=None, help="as for predict; default: the shipped model")
     formats(sub, "text", "json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -27,7 +27,7 @@ class AskedStream(BaseModel):
 
     sampling_rate: int = 16_000
     channels: int = 1
-    pcm: Literal["s16le", "s32le", "f32le", "mulaw", "alaw"] = "s16le"
+    pcm: str = "s16le"
     window_s: float | None = None
     hop_s: float = 1.0
     smoothing_s: float = 1.0
