@@ -14,6 +14,7 @@ from onnx_double import LABELS, RATE, sine, sure
 from predicting import clip, run, run_json
 
 from vervet import audio, batch
+from vervet.cli import main
 
 # --- the command
 
@@ -125,6 +126,18 @@ def test_one_side_of_a_call_where_it_speaks(capsys, model, tmp_path):
     code, out, err = run(capsys, model, path, "--channel", 2)
     assert (code, out) == (1, "")
     assert f"{path}: there is no channel 2; it has channels 0 to 1" in err
+
+
+@pytest.mark.parametrize(("rate", "hinted"), [(8_000, True), (11_025, True), (16_000, False), (44_100, False)])
+def test_the_model_for_telephones_is_named_where_it_suits(capsys, tmp_path, rate, hinted):
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, sine(1, 1.0, rate), rate)
+    assert main(["predict", str(tmp_path), "--format", "csv"]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("--model telephone is for these") == hinted
+    assert told.out.count("\n") == 3
+    assert main(["predict", str(tmp_path), "--model", "telephone", "--format", "csv"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 # --- tables

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vervet.audio import Channel
+from vervet.audio import Channel, opened
 from vervet.corpora import AUDIO_SUFFIXES
 from vervet.corpora.table import csv_rows
 from vervet.emotions import canonical
@@ -449,6 +449,29 @@ def meet(
         raise ValueError(f"no recording names its speaker in a column {column!r}; see which columns the table has")
     knowing = {name: predictor.knowing(statistics) for name, statistics in known.items()}
     return Speakers(column, knowing, f"{heard % 2**64:016x}")
+
+
+def lacks_bands(predictor: Predictor, item: Item) -> bool:
+    """Tell whether a recording is sampled as telephones are, too slowly for what a model listens to.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The model.
+    item : Item
+        Only its header is read.
+
+    Returns
+    -------
+    bool
+        Whether a quarter of what the model listens to, or more, cannot be there. False of what cannot be read.
+    """
+    _, highest_hz = predictor.card.get("band_hz", (0, predictor.sampling_rate / 2))
+    try:
+        with opened(item.sound) as recording:
+            return recording.sampling_rate / 2 <= 0.75 * highest_hz
+    except (ValueError, OSError):
+        return False
 
 
 def _whose(predictor: Predictor, speakers: Speakers | None, item: Item) -> Predictor:

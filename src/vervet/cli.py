@@ -636,9 +636,15 @@ def _answers(
         answers = batch.predict_many(predictor, items, jobs=jobs, **asked, speakers=speakers)
     total = sum(1 for _ in batch.find(args.paths, args.table, args.channel)) if sys.stderr.isatty() else 0
     bar = tqdm(total=total, initial=there, unit="file", leave=False, disable=total < 2)
+    told = args.model is not None  # of the model for telephones; asked once, of the first recording
     with closing(answers), bar:
         for answer in answers:
             bar.update()
+            if not told and answer.predictions:
+                told = True
+                if batch.lacks_bands(predictor, answer.item):
+                    line = one_line(f"{answer.item.path}: sampled as telephones do; --model telephone is for these")
+                    tqdm.write(printable(f"vervet predict: {line}", sys.stderr.encoding), file=sys.stderr)
             if answer.problem:
                 line = one_line(f"vervet predict: {answer.problem}")
                 tqdm.write(printable(line, sys.stderr.encoding), file=sys.stderr)
