@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
+
+DRAFT = re.compile(r"(\.\d+)?\.partial$")  # ends the name of a file that is being written, by which process
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
     """Give a file this content, text in UTF-8; whoever is killed in between leaves the old file."""
-    draft = path.with_name(path.name + ".partial")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two that write at a time do not meet
     try:
         with draft.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

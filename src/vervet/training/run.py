@@ -28,7 +28,7 @@ from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.enrolled import COUNTS
 from vervet.evaluation.leakage import audit, read_split
 from vervet.evaluation.protocols import Sample, Split, split
-from vervet.files import read_json, write_json, write_whole
+from vervet.files import DRAFT, read_json, write_json, write_whole
 from vervet.machine import locked, processor
 from vervet.models.checkpoint import load_network
 from vervet.training.enrol import met, statistics_of
@@ -235,7 +235,7 @@ def _open(
         check_clips(out, sides)
         return
     # `run.json` comes last: a run that was killed before it left some of the others, and they are written again.
-    if any(file.name.removesuffix(".partial") not in FIRST_FILES for file in out.iterdir()):
+    if any(DRAFT.sub("", file.name) not in FIRST_FILES for file in out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no run; choose another --out")
     rows = sides.rows(root)
     write_table(out / "split.csv", rows)
