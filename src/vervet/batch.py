@@ -113,7 +113,7 @@ def find(paths: Iterable[str | Path], table: str | None = None, channel: int | N
     for path in map(str, paths):
         try:
             for item in _find(path if table is None else _table_of(path, table)):
-                yield replace(item, channel=channel)
+                yield item if channel is None else replace(item, channel=channel)
         except (ValueError, OSError) as error:
             yield Item(Path(path), path, problem=str(error))
 
@@ -466,10 +466,9 @@ def lacks_bands(predictor: Predictor, item: Item) -> bool:
     bool
         Whether a quarter of what the model listens to, or more, cannot be there. False of what cannot be read.
     """
-    _, highest_hz = predictor.card.get("band_hz", (0, predictor.sampling_rate / 2))
     try:
-        with opened(item.sound) as recording:
-            return recording.sampling_rate / 2 <= 0.75 * highest_hz
+        with opened(item.path) as recording:
+            return recording.sampling_rate / 2 <= 0.75 * predictor.band_hz[1]
     except (ValueError, OSError):
         return False
 

@@ -120,7 +120,7 @@ class Predictor:
         The network. It takes `waveform` and returns `logits`; pictures also need `attention` and `log_mel`.
     card : dict
         The model's metadata: `labels`, `sampling_rate` (Hz), `duration_s`, `network`, `protocol`, `leaky`, `corpora`,
-        `uncertain_below` and what else the export wrote.
+        `band_hz`, `uncertain_below` and what else the export wrote.
     digest : str
         SHA-256 of the model's file, in hexadecimal digits; tells it from all other models.
     speaker : numpy.ndarray, optional
@@ -144,6 +144,7 @@ class Predictor:
         self.labels: tuple[str, ...] = tuple(card["labels"])
         self.sampling_rate: int = card["sampling_rate"]
         self.duration_s: float = card["duration_s"]
+        self.band_hz: tuple[float, float] = tuple(card.get("band_hz", (0.0, self.sampling_rate / 2)))
         self.uncertain_below: float = card.get("uncertain_below", 0.0)
 
     def __call__(

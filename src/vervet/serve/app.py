@@ -152,7 +152,7 @@ async def model(request: Request) -> Response:
             "labels": service.predictor.labels,
             "sampling_rate": service.predictor.sampling_rate,
             "duration_s": service.predictor.duration_s,
-            "band_hz": card.get("band_hz") or [0.0, service.predictor.sampling_rate / 2],
+            "band_hz": service.predictor.band_hz,
             "network": card.get("network"),
             "corpora": card.get("corpora") or [],
             "protocol": card.get("protocol"),
