@@ -47,6 +47,24 @@ def tiny_corpus(tmp_path_factory):
     return table
 
 
+@pytest.fixture(scope="session")
+def tiny_calls(tiny_corpus, tmp_path_factory):
+    """The same clips, of each speaker one after the other in one call; another voice is on its first channel."""
+    folder, rows = tmp_path_factory.mktemp("calls"), ["file,start,end,channel,emotion,speaker"]
+    for speaker in range(5):
+        paths = sorted(tiny_corpus.parent.glob(f"{speaker}_*.wav"))
+        clips = [soundfile.read(path, dtype="int16")[0] for path in paths]
+        ends = np.cumsum([len(clip) for clip in clips])
+        other = np.random.default_rng(speaker).integers(-9_000, 9_000, ends[-1], np.int16)
+        soundfile.write(folder / f"call_{speaker}.wav", np.stack([other, np.concatenate(clips)], 1), 16_000)
+        for path, clip, end in zip(paths, clips, ends, strict=True):
+            times = f"{(end - len(clip)) / 16_000},{end / 16_000}"
+            rows.append(f"call_{speaker}.wav,{times},1,{path.stem.split('_')[1]},s{speaker}")
+    table = folder / "calls.csv"
+    table.write_text("\n".join(rows) + "\n")
+    return table
+
+
 @pytest.fixture
 def corpora():
     """The folder of real corpora."""

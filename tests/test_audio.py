@@ -297,7 +297,7 @@ def test_a_header_of_three_hours_takes_neither_their_time_nor_their_memory():
 
 
 def test_segments_before_the_end_of_what_was_cut_short_are_read():
-    (window,) = audio.windows(wav(bytes(64_000), promised=640_000), RATE, 4, 4, start_s=0.5, end_s=1.5)
+    (window,) = audio.windows(audio.Part(wav(bytes(64_000), promised=640_000), 0.5, 1.5), RATE, 4, 4)
     assert len(window.waveform) == RATE
 
 
@@ -378,8 +378,8 @@ def test_silence_is_below_its_threshold_whatever_the_offset():
 # --- windows
 
 
-def spans(source, window_s, hop_s, **segment):
-    return [(w.start_s, w.end_s) for w in audio.windows(source, RATE, window_s, hop_s, **segment)]
+def spans(source, window_s, hop_s, **part):
+    return [(w.start_s, w.end_s) for w in audio.windows(audio.Part(source, **part), RATE, window_s, hop_s)]
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_windows_equal_slices_of_the_whole(tmp_path, rate, hop_s):
 def test_segments_are_read_from_where_they_are(tmp_path, suffix):
     path = written(tmp_path / f"long.{suffix}", noise(6 * RATE))
     whole, _ = audio.read(path)
-    (window,) = audio.windows(path, RATE, 4, 4, start_s=1.25, end_s=3.5)
+    (window,) = audio.windows(audio.Part(path, 1.25, 3.5), RATE, 4, 4)
     assert (window.start_s, window.end_s) == (1.25, 3.5)
     np.testing.assert_allclose(window.waveform, whole[20_000:56_000], atol=1e-6)
 
@@ -440,6 +440,29 @@ def test_an_end_rounded_up_is_brought_back_into_the_recording():
 def test_segments_outside_the_recording_are_refused(start_s, end_s):
     with pytest.raises(ValueError, match=r"<array>: segment .* is not within its 3\.00 s"):
         spans((noise(3 * RATE), RATE), 4, 4, start_s=start_s, end_s=end_s)
+
+
+def test_a_part_is_read_as_what_it_is():
+    call = np.stack([noise(3 * RATE), tone(300, 3)], axis=1)
+    part = audio.Part((call, RATE), 0.5, 2.0, channel=1)
+    waveform, rate = audio.read(part)
+    assert (rate, waveform.tolist()) == (RATE, call[8_000:32_000, 1].tolist())
+    with audio.opened(part) as recording:
+        assert (recording.start_s, recording.duration_s, recording.channels) == (0.5, 1.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("part", "fragment"),
+    [
+        ({}, ""),
+        ({"end_s": 2.0}, "#t=0,2"),
+        ({"start_s": 1.5}, "#t=1.5"),
+        ({"channel": 0}, "#channel=0"),
+        ({"start_s": 86_400.0001, "end_s": 86_401.0, "channel": 1}, "#t=86400.0001,86401&channel=1"),
+    ],
+)
+def test_a_part_has_a_name_of_its_own(part, fragment):
+    assert audio.Part("talk.wav", **part).fragment == fragment
 
 
 def test_too_little_sound_is_refused():
@@ -481,5 +504,5 @@ def test_a_segment_of_what_cannot_be_sought_in(tmp_path):
     """Telephones write GSM 6.10, in which libsndfile cannot go to a place."""
     path = written(tmp_path / "call.wav", tone(300, 12, rate=8000), rate=8000, subtype="GSM610")
     whole, _ = audio.read(path)
-    (window,) = audio.windows(path, 8000, 4, 4, 9.0, 11.0)
+    (window,) = audio.windows(audio.Part(path, 9.0, 11.0), 8000, 4, 4)
     assert np.array_equal(window.waveform, whole[72_000:88_000])

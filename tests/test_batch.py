@@ -15,6 +15,7 @@ from predicting import clip, run, run_json
 
 from vervet import audio, batch
 from vervet.cli import main
+from vervet.corpora import table
 
 # --- the command
 
@@ -243,7 +244,7 @@ def test_audformat_segments_are_answered(capsys, model, tmp_path):
     ],
 )
 def test_times_of_tables(text, seconds):
-    assert batch._seconds(text) == seconds
+    assert table.seconds(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -259,6 +260,9 @@ def test_times_of_tables(text, seconds):
         ("file,start,end\na.wav,soon,2\n", "row 2: 'soon' is not a time"),
         ("file,start,end\na.wav,-1 days +23:59:59,2\n", "is not a time"),
         ("file,start,end\na.wav,1,9\n", "segment 1 to 9 s is not within its 2.00 s"),
+        ("file,start,end\na.wav,2,1\n", "row 2: ends at 1 s, and begins at 2 s; correct one of them"),
+        ("file,channel\na.wav,left\n", "row 2: channel 'left' is not a number, 0 the first"),
+        ("file,channel\na.wav,1\n", "a.wav: there is no channel 1; it has one channel, number 0"),
         ("file\ngone.wav\n", "gone.wav: no such file"),
     ],
 )
@@ -268,6 +272,15 @@ def test_faults_of_tables_are_named(capsys, model, tmp_path, content, message):
     code, out, err = run(capsys, model, tmp_path / "t.csv", "--format", "json")
     assert (code, json.loads(out)) == (1, [])
     assert message in err
+
+
+def test_a_table_names_one_side_of_a_call(capsys, model, tmp_path):
+    soundfile.write(tmp_path / "call.wav", np.stack([sine(1, 2.0), sine(6, 2.0)], axis=1), RATE)
+    (tmp_path / "t.csv").write_text("file,channel,end\ncall.wav,0,\ncall.wav,1,1.5\n")
+    records = run_json(capsys, model, tmp_path / "t.csv")
+    assert [(r["end_s"], r["label"], r["channel"]) for r in records] == [(2, LABELS[1], "0"), (1.5, LABELS[6], "1")]
+    records = run_json(capsys, model, tmp_path / "t.csv", "--channel", "1")
+    assert [r["label"] for r in records] == [LABELS[6], LABELS[6]]
 
 
 def test_a_bad_row_stops_none_of_the_others(capsys, model, tmp_path):

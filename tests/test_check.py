@@ -1,6 +1,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -317,3 +318,14 @@ def test_real_corpus_has_the_defects_of_its_release_alone(corpus):
     assert all(fault.known for fault in report.faults)
     assert sum(fault.kind == "silent" for fault in report.faults) == len(release_of(corpus).silent)
     assert sum(fault.kind == "contradictory" for fault in report.faults) == len(release_of(corpus).contradictory)
+
+
+def test_a_part_is_what_a_file_of_its_own_would_be(tiny_corpus, tiny_calls):
+    files, parts = load_corpus("table", tiny_corpus), load_corpus("table", tiny_calls)
+    assert [audio_facts(one.sound) for one in parts] == [audio_facts(one.sound) for one in files]
+    assert check("table", tiny_calls).ok
+    both = audio_facts(replace(parts[1].sound, channel=None))
+    assert (both.channels, both.samples) == (2, audio_facts(files[1].sound).samples)
+    beyond = replace(parts[1], sound=replace(parts[1].sound, end_s=99.0))
+    with pytest.raises(ValueError, match=r"call_0\.wav#t=.*,99&channel=1: segment .* to 99 s is not within its"):
+        clean([parts[0], beyond])

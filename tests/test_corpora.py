@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from vervet.audio import Part
 from vervet.corpora import CORPORA, OWN, load_corpus, release_of
 
 ROOT = os.environ.get("VERVET_CORPORA")
@@ -204,6 +205,16 @@ def test_table(tmp_path):
         (["file,emotion", "c.wav,anger"], r"c\.wav: line 2 of clips\.csv: no such file"),
         (["file,emotion", ",anger"], "line 2 of clips.csv: no such file"),
         (["file,emotion", "a.wav,anger", "./a.wav,fear"], r"line 3 of clips\.csv: already on line 2; keep one"),
+        (
+            ["file,emotion,end", "a.wav,anger,2", "a.wav,anger,2.0"],
+            r"line 3 of clips\.csv: already on line 2; keep one",
+        ),
+        (["file,emotion,start,end", "a.wav,anger,2,1"], r"line 2 of clips\.csv: ends at 1 s, and begins at 2 s"),
+        (["file,emotion,start", "a.wav,anger,soon"], r"line 2 of clips\.csv: 'soon' is not a time; write seconds"),
+        (
+            ["file,emotion,channel", "a.wav,anger,-1"],
+            r"line 2 of clips\.csv: channel '-1' is not a number, 0 the first",
+        ),
         (["file,emotion,split", "a.wav,fear,exam"], "line 2 of clips.csv: unknown split 'exam'; known are train, "),
         (["file,emotion,sex", "a.wav,fear,x"], "unknown sex 'x'; known are female"),
     ],
@@ -218,6 +229,20 @@ def test_a_table_may_have_emotions_of_its_own(tmp_path):
     touch(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav")
     path = table(tmp_path, "file,emotion", "a.wav,calm", "b.wav,Neutral", "c.wav,stage fright", "d.wav,Happy")
     assert [u.emotion for u in load_corpus("table", path)] == ["calm", "neutral", "stage fright", "happiness"]
+
+
+def test_a_table_names_parts_of_files(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    path = table(
+        tmp_path, "file,emotion,start,end,channel", "b.wav,fear,10,12.5,1", "b.wav,anger,9,12.5,0",
+        "b.wav,neutral,0 days 00:00:02,NaT,", "a.wav,anger,0 days 00:00:00,NaT,",
+    )  # fmt: skip
+    found = load_corpus("table", path)
+    assert [u.name for u in found] == ["a.wav", "b.wav#t=2", "b.wav#t=9,12.5&channel=0", "b.wav#t=10,12.5&channel=1"]
+    assert [u.sound for u in found] == [
+        tmp_path / "a.wav", Part(tmp_path / "b.wav", 2.0), Part(tmp_path / "b.wav", 9.0, 12.5, 0),
+        Part(tmp_path / "b.wav", 10.0, 12.5, 1),
+    ]  # fmt: skip
 
 
 def test_folders(tmp_path):

@@ -178,6 +178,23 @@ def test_any_model_on_recordings_of_ones_own(tmp_path, finished, table, capsys):
     assert sorted(path.name for path in tmp_path.glob("*.json")) == []
 
 
+def test_parts_of_a_file_are_answered_as_files_of_their_own(tmp_path, finished, table, capsys):
+    run = finished(tmp_path / "run")
+    clips = [soundfile.read(tmp_path / f"{number}.wav", dtype="float32")[0] for number in range(6)]
+    ends_s = np.cumsum([len(clip) for clip in clips]) / 16_000
+    soundfile.write(tmp_path / "call.wav", np.concatenate(clips), 16_000, subtype="FLOAT")
+    rows = [f"call.wav,{e - len(c) / 16_000},{e},{t}" for c, e, t in zip(clips, ends_s, TRUTH, strict=True)]
+    rows = [f"{row},{number % 2}" for number, row in enumerate(rows)]
+    (tmp_path / "parts.csv").write_text("\n".join(["file,start,end,emotion,speaker", *rows]) + "\n")
+    found = []
+    for name in ("mine", "parts"):
+        assert main(["evaluate", str(run), "--on", str(tmp_path / f"{name}.csv"), "--format", "json"]) == 0
+        found += json.loads(capsys.readouterr().out)
+    assert [found[1][key] for key in found[1] if key not in ("command", "split_hash")] == [
+        found[0][key] for key in found[0] if key not in ("command", "split_hash")
+    ]
+
+
 def test_without_speakers_nobody_is_enrolled(tmp_path, finished, table, capsys):
     run = finished(tmp_path / "run")
     table.write_text("\n".join(line.rsplit(",", 1)[0] for line in table.read_text().splitlines()) + "\n")

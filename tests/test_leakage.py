@@ -5,7 +5,8 @@ import pytest
 import soundfile
 
 from vervet import cli
-from vervet.evaluation.leakage import audit, read_split
+from vervet.audio import Part
+from vervet.evaluation.leakage import audit, overlapping, read_split
 
 
 def row(file: str, split: str, **columns: str) -> dict[str, str]:
@@ -160,3 +161,57 @@ def test_command_line(tmp_path, capsys):
     (tmp_path / "bad.csv").write_text("file\na.wav\n")
     assert cli.main(["audit", str(tmp_path / "bad.csv")]) == 1
     assert "bad.csv: no column split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "leaks"),
+    [
+        ({"start": "0", "end": "4"}, {"start": "4", "end": "8"}, False),
+        ({"start": "0", "end": "4"}, {"start": "2.1", "end": "6.1"}, False),
+        ({"start": "0", "end": "4"}, {"start": "1.9", "end": "5.9"}, True),
+        ({"start": "0", "end": "4", "channel": "0"}, {"start": "0", "end": "4", "channel": "1"}, False),
+        ({"start": "0", "end": "4", "channel": "0"}, {"start": "0", "end": "4"}, True),
+        ({"start": "0", "end": "9"}, {"start": "2", "end": "3"}, False),  # a word within what another says
+        ({}, {"start": "2", "end": "3"}, True),
+        ({"start": "0", "end": "2"}, {"start": "2"}, False),
+        ({"start": "0", "end": "2.5"}, {"start": "2"}, True),
+    ],
+)
+def test_parts_that_overlap_are_a_leak(one, other, leaks):
+    finding = audit([row("call.wav", "train", **one), row("call.wav", "test", **other), row("b.wav", "test")])
+    assert finding.leaky is leaks
+    pair = finding.between("train", "test")
+    assert (pair.siblings, len(pair.overlaps), pair.clips) == (leaks, leaks, ())
+    assert finding.to_text().count("parts that overlap") == leaks
+
+
+def test_overlaps_are_found_as_if_all_were_held_against_all():
+    rng = np.random.default_rng(0)
+    starts, lengths = rng.uniform(0, 100, 300), rng.choice([1, 4, 30], 300)
+    files, channels = rng.choice(["a", "b"], 300), rng.choice([None, 0, 1], 300)
+    parts = [Part(*of) for of in zip(files, starts, starts + lengths, channels, strict=True)]
+    first, second = parts[:150], parts[150:]
+
+    def alike(one, other):
+        common_s = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
+        longer_s = max(one.end_s - one.start_s, other.end_s - other.start_s)
+        together = one.sound == other.sound and (one.channel == other.channel or None in (one.channel, other.channel))
+        return together and common_s >= longer_s / 2
+
+    every = [(n, m) for m, other in enumerate(second) for n, one in enumerate(first) if alike(one, other)]
+    assert len(every) > 100
+    assert sorted(overlapping(first, second)) == sorted(every)
+
+
+def test_parts_of_a_file_are_clips_of_their_own(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.arange(3_200, dtype=np.int16), 16_000)
+    soundfile.write(tmp_path / "copy.wav", np.arange(1_600, dtype=np.int16), 16_000)
+    (tmp_path / "split.csv").write_text(
+        "file,split,start,end\na.wav,train,0,0.1\na.wav,test,0.1,0.2\ncopy.wav,test,,\n"
+    )
+    finding = audit(read_split(tmp_path / "split.csv"), tmp_path)
+    assert finding.between("train", "test").duplicates == (("a.wav#t=0,0.1", "copy.wav"),)
+    assert (finding.files_read, finding.files, finding.between("train", "test").siblings) == (3, 3, 1)
+    (tmp_path / "split.csv").write_text("file,split,start\na.wav,train,late\na.wav,test,\n")
+    with pytest.raises(ValueError, match=r"split\.csv, line 2: 'late' is not a time"):
+        read_split(tmp_path / "split.csv")

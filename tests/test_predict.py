@@ -156,14 +156,14 @@ def test_one_channel_is_heard_alone(predictor, tmp_path):
     path = tmp_path / "call.wav"
     soundfile.write(path, call, RATE)
     for sound in (path, path.read_bytes(), bytearray(path.read_bytes()), (call, RATE)):
-        agent, caller = (predictor(vervet.Channel(sound, number))[0] for number in (0, 1))
+        agent, caller = (predictor(vervet.Part(sound, channel=number))[0] for number in (0, 1))
         assert (agent.label, caller.label) == (LABELS[0], LABELS[6])
         assert [agent.confidence, caller.confidence] == pytest.approx([sure()] * 2, abs=1e-3)
-    assert predictor(vervet.Channel(path, 0))[0].file == str(path)
-    alone = predictor(vervet.Channel((call[:, 1], RATE), 0))
-    assert alone[0].scores == predictor(vervet.Channel((call, RATE), 1))[0].scores
+    assert predictor(vervet.Part(path, channel=0))[0].file == str(path)
+    alone = predictor(vervet.Part((call[:, 1], RATE), channel=0))
+    assert alone[0].scores == predictor(vervet.Part((call, RATE), channel=1))[0].scores
     call[5, 0] = np.nan  # what is wrong with the other one does not matter
-    assert predictor(vervet.Channel((call, RATE), 1))[0].label == LABELS[6]
+    assert predictor(vervet.Part((call, RATE), channel=1))[0].label == LABELS[6]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_one_channel_is_heard_alone(predictor, tmp_path):
 )
 def test_a_channel_that_is_not_there_is_named(predictor, sound, number, message):
     with pytest.raises(ValueError, match=message):
-        predictor(vervet.Channel(sound, number))
+        predictor(vervet.Part(sound, channel=number))
 
 
 def test_only_the_outputs_asked_for_are_returned(predictor):

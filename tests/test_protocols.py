@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from vervet.audio import Part
 from vervet.corpora import Utterance
 from vervet.evaluation.protocols import Sample, split
 
@@ -211,3 +212,35 @@ def test_what_validates_may_train_as_well_and_the_test_stays_as_it_is(protocol):
         assert sources(more.train) == sources(made.train) | sources(made.validation)
         assert Counter(sample.version for sample in more.train) == dict.fromkeys(VERSIONS, len(sources(more.train)))
         assert more.hash() != made.hash()
+
+
+def parts(hop_s, speakers=5):
+    """Forty parts of four seconds from a call of each speaker."""
+    return [
+        Utterance(Part(Path(f"/{speaker}.wav"), hop_s * k, hop_s * k + 4), "anger", "table", str(speaker))
+        for speaker in range(speakers)
+        for k in range(40)
+    ]
+
+
+def test_parts_that_overlap_stay_together_or_are_refused():
+    split(parts(hop_s=4), "clip", 0, 0, ("original",))
+    split(parts(hop_s=2.5), "clip", 0, 0, ("original",))
+    split(parts(hop_s=1), "speaker", 0, 0, ("original",))
+    assert split(parts(hop_s=1), "paper", 0, 0, ("original",)).leaky
+    message = (
+        r"protocol clip, fold 0: .*\.wav#t=.* \(train\) and .* in large part the same sound, one of \d+ such"
+    )
+    with pytest.raises(ValueError, match=message):
+        split(parts(hop_s=1), "clip", 0, 0, ("original",))
+
+
+def test_a_split_names_parts():
+    whole = [Utterance(Path(f"/{speaker}.wav"), "anger", "table", str(speaker)) for speaker in range(5)]
+    plain = split(whole, "speaker", 0, 0, ("original",))
+    assert "start" not in plain.rows()[0]
+    named = split([*whole[1:], *parts(hop_s=4, speakers=1)], "speaker", 0, 0, ("original",))
+    row = next(row for row in named.rows() if row["source"] == "0#t=4,8")
+    assert (row["file"], row["start"], row["end"], row["channel"]) == ("0.wav", "4", "8", "")
+    assert len({row["source"] for row in named.rows()}) == 44
+    assert named.hash() != plain.hash()

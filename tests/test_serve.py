@@ -167,7 +167,7 @@ def test_one_side_of_a_call_is_answered_where_it_speaks(served, shipped):
     content = encoded(call)
     for channel in (0, 1):
         told = served.post(content, f"/v1/predict?channel={channel}&speech_only=true").json()
-        alone = shipped(audio.Channel(content, channel), speech_only=True)
+        alone = shipped(audio.Part(content, channel=channel), speech_only=True)
         assert [p["start_s"] for p in told["predictions"]] == [4 * channel]
         assert (told["predictions"], told["problem"]) == (as_told(alone), "")
 

@@ -22,7 +22,8 @@ from vervet.config import NETWORKS, Augment, FrontEnd, Online, Recipe, Stage, Vi
 from vervet.corpora import load_corpus
 from vervet.evaluation.protocols import Sample
 from vervet.evaluation.records import validate
-from vervet.evaluation.run import evaluate
+from vervet.evaluation.robustness import _clips
+from vervet.evaluation.run import evaluate, read_tested
 from vervet.machine import locked
 from vervet.models.checkpoint import load, load_network
 from vervet.models.vit import VisionTransformer
@@ -487,6 +488,21 @@ def test_pool_holds_the_images_of_each_version(tiny_corpus, tmp_path):
         made = version(waveform, name, augment, SMALL, np.random.default_rng(0))
         expected = LogMel(SMALL)(torch.from_numpy(made)[None])
         torch.testing.assert_close(images[torch.tensor([index])], expected, atol=1e-3, rtol=0)
+
+
+def test_parts_of_calls_train_as_files_of_their_own(tiny_recipe, tiny_corpus, tiny_calls, tmp_path):
+    """And all that reads a run finds them again."""
+    settings = ("--augment.versions=[original]", "--stages=[student]", "--student.alpha=0")
+    for name, table in (("files", tiny_corpus), ("parts", tiny_calls)):
+        assert main(words(tiny_recipe, table, tmp_path / name, *settings)) == 0
+    files, parts = (load(tmp_path / name / "student" / "model.safetensors")[0] for name in ("files", "parts"))
+    assert all(torch.equal(files[key], parts[key]) for key in files)
+    found = [read_tested(tmp_path / name)[-1] for name in ("files", "parts")]
+    assert [row["anger"] for row in found[1].rows] == [row["anger"] for row in found[0].rows]
+    clips = [_clips(tmp_path / "parts", tiny_calls.parent, "table", "test"), load_corpus("table", tiny_calls)[:9]]
+    assert [clip.sound for clip in clips[0]] == [clip.sound for clip in clips[1]]
+    assert [row["file"] for row in found[1].rows] == [clip.name for clip in clips[1]]
+    assert main(words(tiny_recipe, tiny_calls, tmp_path / "parts", *settings)) == 0  # these are the clips it knows
 
 
 def test_pool_is_computed_once_and_keyed_by_content_and_settings(tiny_corpus, tmp_path):

@@ -12,15 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vervet.audio import Channel
+    from vervet.audio import Part
     from vervet.embedding import embed
     from vervet.predict import Prediction, load
 
 __version__ = "0.1.0"
-__all__ = ["Channel", "Prediction", "__version__", "embed", "load"]
+__all__ = ["Part", "Prediction", "__version__", "embed", "load"]
 
 _HOMES = {
-    "Channel": "vervet.audio",
+    "Part": "vervet.audio",
     "Prediction": "vervet.predict",
     "embed": "vervet.embedding",
     "load": "vervet.predict",

@@ -11,6 +11,7 @@ from typing import Any
 import audformat
 import pandas as pd
 
+from vervet.audio import Part
 from vervet.batch import Item, predict_many
 from vervet.machine import cores
 from vervet.output import audformat_header, row
@@ -63,7 +64,7 @@ def predict(
         )
     predictor = model if isinstance(model, Predictor) else load(model, threads=1)
     items = [
-        Item(Path(root) / file, file, start.total_seconds(), None if pd.isna(end) else end.total_seconds())
+        Item(Part(Path(root) / file, start.total_seconds(), None if pd.isna(end) else end.total_seconds()), file)
         for file, start, end in audformat.utils.to_segmented_index(known.index)
     ]
     rows: list[list[Any]] = []

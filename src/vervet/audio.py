@@ -49,15 +49,25 @@ class Window:
     waveform: np.ndarray  # (samples,) float32 in [-1, 1]
 
 
-@dataclass(frozen=True, eq=False)
-class Channel:
-    """One channel of a recording, which is heard instead of the mean of all: one side of a telephone call, perhaps."""
+@dataclass(frozen=True)
+class Part:
+    """A part of a recording: a stretch of time, one of its channels, or both, as one side of a telephone call."""
 
     sound: Encoded | tuple[np.ndarray, int]
-    number: int  # 0 is the first
+    start_s: float = 0.0
+    end_s: float | None = None  # None: the end of the recording
+    channel: int | None = None  # the only one that is heard, 0 the first; None: the mean of all
+
+    @property
+    def fragment(self) -> str:
+        """The part in the notation of web addresses, such as `#t=1.5,3.2&channel=0`; empty, if it is the whole."""
+        time = f"t={self.start_s:.12g},{'' if self.end_s is None else f'{self.end_s:.12g}'}".rstrip(",")
+        named = [time] if self.start_s or self.end_s is not None else []
+        named += [] if self.channel is None else [f"channel={self.channel}"]
+        return f"#{'&'.join(named)}" if named else ""
 
 
-Sound = Encoded | tuple[np.ndarray, int] | Channel
+Sound = Encoded | tuple[np.ndarray, int] | Part
 
 
 class NotAudio(ValueError):
@@ -65,15 +75,15 @@ class NotAudio(ValueError):
 
 
 def read(source: Sound) -> tuple[np.ndarray, int]:
-    """Read a whole recording, its channels mixed down to their mean, or one of them.
+    """Read a whole recording, its channels mixed down to their mean, or a part of it.
 
     Parameters
     ----------
-    source : path, bytes, binary file, (waveform, sampling_rate), or Channel
+    source : path, bytes, binary file, (waveform, sampling_rate), or Part
         WAV, FLAC, Ogg or MP3, also AIFF, AU, CAF, W64, RF64 and NIST Sphere, of 4 to 768 kHz and up to 64 channels. A
         path must lead to a regular file; a binary file is read from its beginning. An array is (samples,) or
-        (samples, channels), either floating point in [-1, 1] or int16 or int32 over their full range. Of a `Channel`
-        nothing else is heard.
+        (samples, channels), either floating point in [-1, 1] or int16 or int32 over their full range. Of a `Part`
+        nothing else is read.
 
     Returns
     -------
@@ -86,7 +96,7 @@ def read(source: Sound) -> tuple[np.ndarray, int]:
     ------
     ValueError
         If there is no such file, or it is a folder, a pipe, a device, empty, a Git LFS pointer, not audio, cut short or
-        without samples, or has no such channel, or if samples are NaN, infinite or far beyond full scale. The message
+        without samples, or has no such part, or if samples are NaN, infinite or far beyond full scale. The message
         names the file and what to do.
     """
     with opened(source) as recording:
@@ -99,25 +109,21 @@ def windows(
     sampling_rate: int,
     window_s: float,
     hop_s: float,
-    start_s: float = 0.0,
-    end_s: float | None = None,
 ) -> Iterator[Window]:
     """Read a recording window by window, at the sampling rate asked for.
 
-    Windows start at 0, `hop_s`, 2 `hop_s` and so on until the end is covered. The last one may be partial; it is left
-    out where it would add less than `SHORTEST_S`. A recording shorter than a window is one window. Memory does not grow
-    with the recording.
+    Windows start at 0, `hop_s`, 2 `hop_s` and so on, of a `Part` from its start, until the end is covered. The last one
+    may be partial; it is left out where it would add less than `SHORTEST_S`. A recording shorter than a window is one
+    window. Memory does not grow with the recording.
 
     Parameters
     ----------
-    source : path, bytes, binary file, (waveform, sampling_rate), or Channel
+    source : path, bytes, binary file, (waveform, sampling_rate), or Part
         As for `read`.
     sampling_rate : int
         Of the windows, in Hz.
     window_s, hop_s : float
         Length of a window and distance between two starts, in seconds.
-    start_s, end_s : float, optional
-        The segment to read, in seconds; the whole recording where not given. Windows are counted from its start.
 
     Yields
     ------
@@ -127,14 +133,14 @@ def windows(
     Raises
     ------
     ValueError
-        As for `read`, and if the segment is not within the recording or shorter than `SHORTEST_S`.
+        As for `read`, and if the recording, or the part, is shorter than `SHORTEST_S`.
     """
     with opened(source) as recording:
-        yield from recording.windows(sampling_rate, window_s, hop_s, start_s, end_s)
+        yield from recording.windows(sampling_rate, window_s, hop_s)
 
 
 class Recording(NamedTuple):
-    """A recording that is open, its header read and nothing else.
+    """A recording, or a part of one, that is open, its header read and nothing else.
 
     Attributes
     ----------
@@ -147,9 +153,11 @@ class Recording(NamedTuple):
     decode : callable
         Takes the first frame and the one after the last, and yields mono blocks of what is between, checked.
     channels : int
-        Before they are mixed down.
+        Before they are mixed down; one, if no other is heard.
     form : str
         Of its file, such as "WAV" or "OGG"; empty for an array.
+    start_s : float
+        Where the part begins in the whole; 0 for a whole one.
     """
 
     name: str
@@ -158,26 +166,27 @@ class Recording(NamedTuple):
     decode: Callable[[int, int], Iterator[np.ndarray]]
     channels: int
     form: str
+    start_s: float = 0.0
 
     @property
     def duration_s(self) -> float:
         """In seconds."""
         return self.frames / self.sampling_rate
 
-    def windows(
-        self, sampling_rate: int, window_s: float, hop_s: float, start_s: float = 0.0, end_s: float | None = None
-    ) -> Iterator[Window]:
+    def windows(self, sampling_rate: int, window_s: float, hop_s: float) -> Iterator[Window]:
         """Read it window by window; all as for `vervet.audio.windows`."""
         window, hop = round(window_s * sampling_rate), round(hop_s * sampling_rate)
         if window < 1 or hop < 1:
             raise ValueError(f"window {window_s} s and hop {hop_s} s must be positive")
-        first, last = _segment(self, start_s, end_s)
+        if self.frames < int(SHORTEST_S * self.sampling_rate) - 1:  # the times of a window at another rate are rounded
+            raise ValueError(
+                f"{self.name}: only {self.duration_s:.3f} s of sound, too short to judge; give at least {SHORTEST_S} s"
+            )
         cutter = Cutter(self.sampling_rate, sampling_rate, window, hop)
-        first_s, last_s = first / self.sampling_rate, last / self.sampling_rate
-        complete = chain.from_iterable(map(cutter.feed, self.decode(first, last)))
+        complete = chain.from_iterable(map(cutter.feed, self.decode(0, self.frames)))
         for start, waveform in chain(complete, cutter.finish()):
-            begin_s = first_s + start / sampling_rate
-            yield Window(begin_s, min(begin_s + window / sampling_rate, last_s), waveform)
+            begin_s = self.start_s + start / sampling_rate
+            yield Window(begin_s, min(begin_s + window / sampling_rate, self.start_s + self.duration_s), waveform)
 
 
 @contextmanager
@@ -186,7 +195,7 @@ def opened(source: Sound) -> Iterator[Recording]:
 
     Parameters
     ----------
-    source : path, bytes, binary file, (waveform, sampling_rate), or Channel
+    source : path, bytes, binary file, (waveform, sampling_rate), or Part
         As for `read`.
 
     Yields
@@ -199,9 +208,14 @@ def opened(source: Sound) -> Iterator[Recording]:
     ValueError
         As for `read`, but for what only decoding brings to light.
     """
-    name, channel = name_of(source), None
-    if isinstance(source, Channel):
-        source, channel = source.sound, source.number
+    part = part_of(source)
+    with _opened(part.sound, part.channel) as recording:
+        yield _stretch(recording, part.start_s, part.end_s)
+
+
+@contextmanager
+def _opened(source: Encoded | tuple[np.ndarray, int], channel: int | None) -> Iterator[Recording]:
+    name = name_of(source)
     if isinstance(source, tuple):
         yield _array(*source, name, channel)
         return
@@ -226,7 +240,8 @@ def opened(source: Sound) -> Iterator[Recording]:
                     f"{name}: was streamed, so its header tells no length; write it again with 'ffmpeg -i OLD NEW'"
                 )
             decode = partial(_decode, sound, name, frames, channel)
-            yield Recording(name, sampling_rate, frames, decode, sound.channels, sound.format)
+            channels = sound.channels if channel is None else 1
+            yield Recording(name, sampling_rate, frames, decode, channels, sound.format)
 
 
 class Cutter:
@@ -429,20 +444,36 @@ def is_silent(waveform: np.ndarray) -> bool:
     return float(np.ptp(waveform[end : len(waveform) - end])) / 2 < 10 ** (SILENCE_DBFS / 20)
 
 
+def part_of(source: Sound) -> Part:
+    """See a recording as a part of itself.
+
+    Parameters
+    ----------
+    source : path, bytes, binary file, (waveform, sampling_rate), or Part
+        As for `read`.
+
+    Returns
+    -------
+    Part
+        It, if it is one; else the whole.
+    """
+    return source if isinstance(source, Part) else Part(source)
+
+
 def name_of(source: Sound) -> str:
     """Name a recording in results and messages.
 
     Parameters
     ----------
-    source : path, bytes, binary file, (waveform, sampling_rate), or Channel
+    source : path, bytes, binary file, (waveform, sampling_rate), or Part
         As for `read`.
 
     Returns
     -------
     str
-        The path where there is one, else `<bytes>`, `<array>` or `<stream>`.
+        The path where there is one, else `<bytes>`, `<array>` or `<stream>`; a `Part` has the name of the whole.
     """
-    if isinstance(source, Channel):
+    if isinstance(source, Part):
         return name_of(source.sound)
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
@@ -584,7 +615,7 @@ def _array(samples: np.ndarray, sampling_rate: int, name: str, channel: int | No
     waveform = mono(samples, sampling_rate, name, channel=channel)
     if not len(waveform):
         raise ValueError(f"{name}: has no samples; give at least {SHORTEST_S} s")
-    channels = 1 if np.ndim(samples) == 1 else np.shape(samples)[1]
+    channels = 1 if np.ndim(samples) == 1 or channel is not None else np.shape(samples)[1]
     return Recording(
         name, sampling_rate, len(waveform), lambda first, last: iter([waveform[first:last]]), channels, form=""
     )
@@ -616,19 +647,20 @@ def _checked(block: np.ndarray, name: str, first: int, sampling_rate: int) -> np
     return np.clip(block, -1.0, 1.0) if peak > 1 else block
 
 
-def _segment(recording: Recording, start_s: float, end_s: float | None) -> tuple[int, int]:
-    """First and last frame of a segment, checked against the recording."""
+def _stretch(recording: Recording, start_s: float, end_s: float | None) -> Recording:
+    """Cut a part out of a recording that is open."""
+    if start_s == 0 and end_s is None:
+        return recording
     rate, duration_s = recording.sampling_rate, recording.duration_s
     stop_s = duration_s if end_s is None else end_s
     # tables round their times, so that an end may lie a little behind the true one
-    if not 0 <= start_s < stop_s <= duration_s + SHORTEST_S:
-        raise ValueError(
-            f"{recording.name}: segment {start_s:g} to {stop_s:g} s is not within its {duration_s:.2f} s; correct it"
-        )
-    first, last = round(start_s * rate), min(round(stop_s * rate), recording.frames)
-    if last - first < int(SHORTEST_S * rate) - 1:  # the times of a window at another rate are rounded
-        raise ValueError(
-            f"{recording.name}: only {(last - first) / rate:.3f} s of sound, too short to judge; "
-            f"give at least {SHORTEST_S} s"
-        )
-    return first, last
+    if not 0 <= start_s < stop_s <= duration_s + SHORTEST_S or start_s >= duration_s:
+        within = f"is not within its {duration_s:.2f} s"
+        raise ValueError(f"{recording.name}: segment {start_s:g} to {stop_s:g} s {within}; correct it")
+    first = min(round(start_s * rate), recording.frames - 1)
+    last = min(max(round(stop_s * rate), first + 1), recording.frames)
+    return recording._replace(
+        frames=last - first,
+        decode=lambda begin, end: recording.decode(first + begin, first + end),
+        start_s=first / rate,
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -23,9 +22,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vervet.audio import Channel, opened
+from vervet.audio import Part, name_of, opened, part_of
 from vervet.corpora import AUDIO_SUFFIXES
-from vervet.corpora.table import csv_rows
+from vervet.corpora.table import csv_rows, located
 from vervet.emotions import canonical
 from vervet.predict import Prediction, Predictor, Spread
 
@@ -41,20 +40,22 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True)
 class Item:
-    """One recording to answer, or one segment of it."""
+    """One recording to answer, or a part of one."""
 
-    path: Path
+    sound: Path | Part
     file: str  # as the user named it
-    start_s: float = 0.0
-    end_s: float | None = None  # None: the end of the recording
     columns: dict[str, str] = field(default_factory=dict)  # of its table, but for `file`
     problem: str = ""  # why there is nothing to read: a row that makes no sense, a pattern that matches nothing
-    channel: int | None = None  # the only one that is heard; None: the mean of all
 
     @property
-    def sound(self) -> Path | Channel:
-        """What of the file is heard."""
-        return self.path if self.channel is None else Channel(self.path, self.channel)
+    def path(self) -> Path:
+        """The file."""
+        return Path(name_of(self.sound))
+
+    @property
+    def part(self) -> Part:
+        """What of it."""
+        return part_of(self.sound)
 
     def truth(self, labels: Collection[str] = ()) -> str:
         """The true emotion where its table has an `emotion` column, else empty.
@@ -98,12 +99,12 @@ def find(paths: Iterable[str | Path], table: str | None = None, channel: int | N
     ----------
     paths : iterable of str or pathlib.Path
         A recording; a folder, searched with all its sub-folders for `AUDIO_SUFFIXES`; a glob; or a table, CSV or
-        Parquet, with a `file` column, whose paths are relative to the table's folder, and `start` and `end` columns
-        where it names segments (audformat). Every other column is kept.
+        Parquet, with a `file` column, whose paths are relative to the table's folder, and `start`, `end` and `channel`
+        columns where it names parts of files. Every other column is kept.
     table : str, optional
         Then each path is the folder of an audformat database, and stands for its table of this name.
     channel : int, optional
-        The only one of each recording that is heard, 0 the first.
+        The only one of each recording that is heard, 0 the first, whatever a table says.
 
     Yields
     ------
@@ -113,7 +114,7 @@ def find(paths: Iterable[str | Path], table: str | None = None, channel: int | N
     for path in map(str, paths):
         try:
             for item in _find(path if table is None else _table_of(path, table)):
-                yield item if channel is None else replace(item, channel=channel)
+                yield item if channel is None else replace(item, sound=replace(item.part, channel=channel))
         except (ValueError, OSError) as error:
             yield Item(Path(path), path, problem=str(error))
 
@@ -299,24 +300,7 @@ def _row(folder: Path, header: list[str], row: list[str]) -> Item:
     file = columns.pop("file").strip()
     if not file:
         raise ValueError("names no file; fill it in or remove the row")
-    start_s, end_s = _seconds(columns.get("start", "")), _seconds(columns.get("end", ""))
-    return Item(folder / file, file, start_s or 0.0, end_s, columns)
-
-
-_TIME = re.compile(r"(?:(\d+) days?,? ?)?(?:(\d+):(\d\d):(\d\d(?:\.\d*)?))?")
-
-
-def _seconds(text: str) -> float | None:
-    """Seconds of a table's time: `1.5`, `0 days 00:00:01.5` as audformat writes it, or None for its `NaT`."""
-    text = text.strip()
-    if text in ("", "NaT"):
-        return None
-    if re.fullmatch(r"(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
-        return float(text)
-    if not (match := _TIME.fullmatch(text)):
-        raise ValueError(f"{text!r} is not a time; write seconds (1.5) or '0 days 00:00:01.5'")
-    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    return Item(located(folder / file, columns), file, columns)
 
 
 # --- items -> answers
@@ -425,7 +409,7 @@ def meet(
         if not name or item.problem:
             return item, name, item.problem or ""
         try:
-            return item, name, predictor.statistics(item.sound, item.start_s, item.end_s, speech_only)
+            return item, name, predictor.statistics(item.sound, speech_only=speech_only)
         except (ValueError, OSError) as error:
             return item, name, str(error)
 
@@ -440,7 +424,7 @@ def meet(
             if isinstance(statistics, str):
                 problem = problem or (name and statistics)
             else:
-                clip = f"{name}\0{item.file}\0{item.start_s}\0{item.end_s}"
+                clip = f"{name}\0{item.file}\0{item.part.fragment}"
                 heard += int.from_bytes(hashlib.sha256(clip.encode()).digest()[:8])
                 known[name] = known.get(name, np.zeros_like(statistics)) + statistics
     if not known and problem:
@@ -485,9 +469,7 @@ def _answer(
     if item.problem:
         return Answer(item, [], item.problem)
     try:
-        predictions, problem = whose(item).hear(
-            item.sound, *windowing, item.file, item.start_s, item.end_s, speech_only, batch=1, spread=spread
-        )
+        predictions, problem = whose(item).hear(item.sound, *windowing, item.file, speech_only, batch=1, spread=spread)
         return Answer(item, predictions, problem)
     except (ValueError, OSError) as error:
         return Answer(item, [], str(error))  # what was heard before the fault is no answer

@@ -120,7 +120,7 @@ def _answers(model: tuple[str, bytes], items: Iterator[Item], asked: dict[str, A
 
 def _placed(chunk: list[Item]) -> list[Item]:
     """Workers have another working directory."""
-    return [replace(item, path=item.path.absolute()) for item in chunk]
+    return [replace(item, sound=replace(item.part, sound=item.path.absolute())) for item in chunk]
 
 
 def _task(

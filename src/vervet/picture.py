@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,8 @@ def draw(predictor: Predictor, answers: Sequence[Answer], path: Path) -> int:
 def _heard(predictor: Predictor, item: Item, prediction: Prediction) -> np.ndarray:
     """Read the samples of one window again."""
     length_s = predictor.duration_s
-    found = audio.windows(item.sound, predictor.sampling_rate, length_s, length_s, prediction.start_s, prediction.end_s)
-    return next(found).waveform
+    window = replace(item.part, start_s=prediction.start_s, end_s=prediction.end_s)
+    return next(audio.windows(window, predictor.sampling_rate, length_s, length_s)).waveform
 
 
 def _title(head: SubFigure, predictor: Predictor, shown: int, total: int) -> None:

@@ -159,7 +159,7 @@ class Predictor:
 
         Parameters
         ----------
-        source : path, bytes, binary file, (waveform, sampling_rate), or vervet.Channel
+        source : path, bytes, binary file, (waveform, sampling_rate), or vervet.Part
             As for `vervet.audio.read`.
         window_s, hop_s : float, optional
             Seconds per window, at most the model's own, and between two windows; the model's window and the window
@@ -193,24 +193,20 @@ class Predictor:
         window_s: float,
         hop_s: float,
         file: str,
-        start_s: float = 0.0,
-        end_s: float | None = None,
         speech_only: bool = False,
         batch: int = BATCH,
         spread: Spread = map,
     ) -> tuple[list[Prediction], str]:
-        """Predict the emotion in one recording or a segment of it, and say where it is silent.
+        """Predict the emotion in one recording or a part of it, and say where it is silent.
 
         Parameters
         ----------
-        source : path, bytes, binary file, or (waveform, sampling_rate)
+        source : path, bytes, binary file, (waveform, sampling_rate), or vervet.Part
             As for `vervet.audio.read`.
         window_s, hop_s : float
             In seconds, from `windowing`.
         file : str
             The name that the predictions bear.
-        start_s, end_s : float, optional
-            The segment, in seconds; the whole recording where not given.
         speech_only : bool
             As for `__call__`.
         batch : int
@@ -233,7 +229,7 @@ class Predictor:
         """
         source = _sound(source)
         pauses = Pauses(self.sampling_rate, speech_only)
-        windows = audio.windows(source, self.sampling_rate, window_s, hop_s, start_s, end_s)
+        windows = audio.windows(source, self.sampling_rate, window_s, hop_s)
         sounding = filterfalse(pauses.skip, windows)
         batches = iter(lambda: list(islice(sounding, batch)), [])
         heard = list(chain.from_iterable(spread(partial(self.judge, file), batches)))
@@ -244,7 +240,7 @@ class Predictor:
 
         Parameters
         ----------
-        sources : iterable of path, bytes, binary file, or (waveform, sampling_rate)
+        sources : iterable of path, bytes, binary file, (waveform, sampling_rate), or vervet.Part
             Recordings of this speaker alone, best in the same room and by the same microphone as those to come. Silent
             windows do not count.
         speech_only : bool, optional
@@ -285,17 +281,13 @@ class Predictor:
         """
         return Predictor(self._session, self.card, self.digest, (self._speaker + statistics).astype(np.float32))
 
-    def statistics(
-        self, source: audio.Sound, start_s: float = 0.0, end_s: float | None = None, speech_only: bool = False
-    ) -> np.ndarray:
+    def statistics(self, source: audio.Sound, *, speech_only: bool = False) -> np.ndarray:
         """Sum up what one recording says of its speaker; the sums of several recordings may be added.
 
         Parameters
         ----------
-        source : path, bytes, binary file, or (waveform, sampling_rate)
+        source : path, bytes, binary file, (waveform, sampling_rate), or vervet.Part
             As for `vervet.audio.read`.
-        start_s, end_s : float, optional
-            The segment, in seconds; the whole recording where not given.
         speech_only : bool, optional
             As for `__call__`.
 
@@ -312,7 +304,7 @@ class Predictor:
         """
         self.check_enrols()
         source = _sound(source)
-        windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s, start_s, end_s)
+        windows = audio.windows(source, self.sampling_rate, self.duration_s, self.duration_s)
         total = np.zeros_like(self._speaker)
         for window in filterfalse(Pauses(self.sampling_rate, speech_only).skip, windows):
             total = total + self.run([window.waveform], ("statistics",))["statistics"][0]
@@ -330,7 +322,7 @@ class Predictor:
 
         Parameters
         ----------
-        source : path, bytes, binary file, or (waveform, sampling_rate)
+        source : path, bytes, binary file, (waveform, sampling_rate), or vervet.Part
             As for `vervet.audio.read`.
 
         Returns
@@ -675,7 +667,7 @@ def is_one(sources: object) -> bool:
 
 def _sound(source: Any) -> audio.Sound:
     """Refuse what is no recording at all; what takes the place of bytes becomes bytes."""
-    if isinstance(source, audio.Channel):
+    if isinstance(source, audio.Part):
         return replace(source, sound=_sound(source.sound))
     if isinstance(source, bytearray | memoryview):
         return bytes(source)

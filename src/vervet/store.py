@@ -325,7 +325,9 @@ def _lost(path: Path, known: str, found: str) -> str:
 
 def _key(item: Item) -> str:
     """Tell an item from all others: by its place, not by the way it was named."""
-    place = [os.path.abspath(item.path), item.start_s, item.end_s, item.problem]
+    part = item.part
+    place = [os.path.abspath(item.path), part.start_s, part.end_s, item.problem]
+    place += [] if part.channel is None else [part.channel]
     return hashlib.blake2b(json.dumps(place).encode(), digest_size=16).hexdigest()
 
 

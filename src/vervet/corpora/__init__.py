@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from vervet.audio import Part, name_of, part_of
+
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 CORPORA = ("cremad", "emodb", "folders", "savee", "table")
 OWN = ("folders", "table")  # not published under a name: they lie where the user says
@@ -23,13 +25,31 @@ NAMED_IN_ERROR = 5  # faults that one message spells out; `vervet corpus check` 
 class Utterance:
     """One recording and what is known of it. It travels whole through splits, training and evaluation."""
 
-    path: Path
+    sound: Path | Part
     emotion: str  # one of vervet.emotions.EMOTIONS; of a user's own corpus, any name that label_of allows
     corpus: str
     speaker: str = ""  # empty: unknown
     sentence: str = ""  # empty: unknown
     sex: str = ""  # "female", "male", or empty: unknown
     split: str = ""  # "train", "validation" or "test" where a table fixes it, else empty
+
+    @property
+    def path(self) -> Path:
+        """The file that the recording is, or is a part of."""
+        return Path(name_of(self.sound))
+
+    @property
+    def fragment(self) -> str:
+        """Which part of the file it is, as `#t=1.5,3.2`; empty, if it is the whole."""
+        return part_of(self.sound).fragment
+
+    @property
+    def name(self) -> str:
+        """The name of the file, and the fragment."""
+        return f"{self.path.name}{self.fragment}"
+
+    def __str__(self) -> str:
+        return f"{self.path}{self.fragment}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,7 @@ def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
     Returns
     -------
     list of Utterance
-        Sorted by path; of several corpora, one after the other.
+        Sorted by path and time; of several corpora, one after the other.
 
     Raises
     ------
@@ -146,11 +166,15 @@ def survey(name: str, root: Path | None = None) -> tuple[dict[str, Utterance], l
             continue
         clip, utterance = found
         if clip in clips:
-            message = f"clip {clip} is also {clips[clip].path}; keep one of the two files"
-            faults.append(Fault("repeated", str(utterance.path), message))
+            message = f"clip {clip} is also {clips[clip]}; keep one of the two files"
+            faults.append(Fault("repeated", str(utterance), message))
             continue
         clips[clip] = utterance
-    return dict(sorted(clips.items(), key=lambda item: item[1].path)), faults
+    return dict(sorted(clips.items(), key=lambda item: _place(item[1]))), faults
+
+
+def _place(utterance: Utterance) -> tuple[Path, float, str]:
+    return utterance.path, part_of(utterance.sound).start_s, utterance.fragment
 
 
 def release_of(name: str) -> Release:

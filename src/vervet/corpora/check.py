@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from vervet.audio import LFS_POINTER, SHORTEST_S, is_silent, opened
+from vervet.audio import LFS_POINTER, SHORTEST_S, Part, is_silent, name_of, opened, part_of
 from vervet.corpora import Fault, Release, Utterance, corpus_root, release_of, survey
 from vervet.machine import cores
 
@@ -176,18 +176,18 @@ def clean(
     broken = _problems(utterances, facts)
     if broken:
         raise ValueError("\n".join(f"{fault.file}: {fault.message}" for fault in broken))
-    reasons: dict[Path, str] = {}
+    reasons: dict[Utterance, str] = {}
     if silent != "keep":
-        reasons |= {utterance.path: "silent" for utterance in silent_clips(utterances, facts)}
+        reasons |= dict.fromkeys(silent_clips(utterances, facts), "silent")
         _refuse(reasons, silent, "silent")
     if contradictory != "keep":
-        heard = [(u, fact) for u, fact in zip(utterances, facts, strict=True) if u.path not in reasons]
+        heard = [(u, fact) for u, fact in zip(utterances, facts, strict=True) if u not in reasons]
         groups = contradictory_clips([u for u, _ in heard], [fact for _, fact in heard])
-        found = {utterance.path: _contradiction(utterance, group) for group in groups for utterance in group}
+        found = {utterance: _contradiction(utterance, group) for group in groups for utterance in group}
         _refuse(found, contradictory, "contradictory")
         reasons |= found
-    kept = [utterance for utterance in utterances if utterance.path not in reasons]
-    return kept, [(utterance, reasons[utterance.path]) for utterance in utterances if utterance.path in reasons]
+    kept = [utterance for utterance in utterances if utterance not in reasons]
+    return kept, [(utterance, reasons[utterance]) for utterance in utterances if utterance in reasons]
 
 
 def silent_clips(utterances: Sequence[Utterance], facts: Sequence[AudioFacts] | None = None) -> list[Utterance]:
@@ -217,24 +217,24 @@ def contradictory_clips(
 
 
 def audio_facts_of(utterances: Sequence[Utterance]) -> list[AudioFacts]:
-    """Read the file of each utterance once, several at a time, with a progress bar on a terminal."""
-    return facts_of_files([utterance.path for utterance in utterances])
+    """Read each utterance once, several at a time, with a progress bar on a terminal."""
+    return facts_of([utterance.sound for utterance in utterances])
 
 
-def facts_of_files(paths: Sequence[Path]) -> list[AudioFacts]:
-    """Read each file once, several at a time, with a progress bar on a terminal."""
+def facts_of(sounds: Sequence[Path | Part]) -> list[AudioFacts]:
+    """Read each file, or part of one, once, several at a time, with a progress bar on a terminal."""
     with ThreadPoolExecutor(cores()) as pool:
         # Decoding leaves the interpreter free, so threads are enough. `disable=None`: no bar where no terminal is.
-        return list(tqdm(pool.map(audio_facts, paths), total=len(paths), desc="reading", unit="clip", disable=None))
+        return list(tqdm(pool.map(audio_facts, sounds), total=len(sounds), desc="reading", unit="clip", disable=None))
 
 
-def audio_facts(path: Path) -> AudioFacts:
-    """Read one file and say what is in it.
+def audio_facts(sound: Path | Part) -> AudioFacts:
+    """Read one file, or a part of one, and say what is in it.
 
     Parameters
     ----------
-    path : Path
-        An audio file.
+    sound : Path or vervet.audio.Part
+        An audio file, or a part of one.
 
     Returns
     -------
@@ -242,6 +242,7 @@ def audio_facts(path: Path) -> AudioFacts:
         With `problem` and `message` set where `vervet.audio.read`, and so training, refuses the file; this function
         raises nothing for a bad one.
     """
+    path = Path(name_of(sound))
     try:
         if path.stat().st_size == 0:
             return AudioFacts(problem="empty", message="the file has no bytes; copy it again")
@@ -249,7 +250,7 @@ def audio_facts(path: Path) -> AudioFacts:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 advice = "fetch the audio with `git lfs pull`, or from the publisher"
                 return AudioFacts(problem="lfs-pointer", message=f"a Git LFS pointer, no audio; {advice}")
-        return _measured(path)
+        return _measured(part_of(sound), path)
     except ValueError as error:
         message = str(error).removeprefix(f"{path}: ")
         kind = "empty" if message.startswith("has a header but no samples") else "unreadable"
@@ -258,13 +259,14 @@ def audio_facts(path: Path) -> AudioFacts:
         return AudioFacts(problem="unreadable", message=f"not audio that can be read ({_reason(error)}); copy it again")
 
 
-def _measured(path: Path) -> AudioFacts:
-    with opened(path) as recording:
+def _measured(part: Part, path: Path) -> AudioFacts:
+    with opened(part) as recording:
         waveform = np.concatenate(list(recording.decode(0, recording.frames)))
     samples = waveform[:, None]  # (samples, channels)
     if recording.channels > 1:  # which were mixed down
         # not by its name: where that ends in .raw, soundfile asks for a sampling rate, whatever the file is
         with path.open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+            sound.seek(round(recording.start_s * recording.sampling_rate))
             samples = sound.read(len(waveform), dtype="float32", always_2d=True)
     content = hashlib.sha256(f"{recording.sampling_rate} {recording.channels} ".encode())
     content.update(np.ascontiguousarray(samples).reshape(-1).data)
@@ -286,14 +288,14 @@ def _samples_in_runs(flags: np.ndarray) -> int:
     return int(runs[runs >= CLIPPED_RUN].sum())
 
 
-def _refuse(reasons: Mapping[Path, str], treatment: Treatment, kind: str) -> None:
+def _refuse(reasons: Mapping[Utterance, str], treatment: Treatment, kind: str) -> None:
     if treatment == "error" and reasons:
-        named = "\n".join(f"{path}: {reason}" for path, reason in sorted(reasons.items()))
+        named = "\n".join(f"{utterance}: {reason}" for utterance, reason in reasons.items())
         raise ValueError(f"{named}\nremove these clips, or set {kind} to drop or keep")
 
 
 def _contradiction(utterance: Utterance, group: Sequence[Utterance]) -> str:
-    others = ", ".join(f"{other.path.name} ({other.emotion})" for other in group if other is not utterance)
+    others = ", ".join(f"{other.name} ({other.emotion})" for other in group if other is not utterance)
     return f"contradictory: labelled {utterance.emotion}, the same samples as {others}"
 
 
@@ -302,17 +304,17 @@ def _incomplete(clips: Mapping[str, Utterance], release: Release) -> list[Fault]
         return []
     missing = [Fault("missing", clip, "in the release, not on disk") for clip in sorted(release.stems - set(clips))]
     extra = sorted(set(clips) - release.stems)
-    return missing + [Fault("extra", str(clips[clip].path), "on disk, not in the release") for clip in extra]
+    return missing + [Fault("extra", str(clips[clip]), "on disk, not in the release") for clip in extra]
 
 
 def _problems(utterances: Sequence[Utterance], facts: Sequence[AudioFacts]) -> list[Fault]:
     pairs = zip(utterances, facts, strict=True)
-    return [Fault(fact.problem, str(utterance.path), fact.message) for utterance, fact in pairs if fact.problem]
+    return [Fault(fact.problem, str(utterance), fact.message) for utterance, fact in pairs if fact.problem]
 
 
 def _silent_faults(clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts], release: Release) -> list[Fault]:
     return [
-        Fault("silent", str(clips[clip].path), "digital silence", clip in release.silent)
+        Fault("silent", str(clips[clip]), "digital silence", clip in release.silent)
         for clip, fact in heard.items()
         if fact.silent
     ]
@@ -322,7 +324,7 @@ def _short_faults(clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts
     """Fault what training takes, padded, and prediction refuses."""
     advice = f"too short to judge; give at least {SHORTEST_S} s, or leave it out"
     return [
-        Fault("short", str(clips[clip].path), f"only {fact.duration_s:.3f} s of sound, {advice}")
+        Fault("short", str(clips[clip]), f"only {fact.duration_s:.3f} s of sound, {advice}")
         for clip, fact in heard.items()
         if fact.samples < int(SHORTEST_S * fact.sampling_rate)
     ]
@@ -330,15 +332,14 @@ def _short_faults(clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts
 
 def _duplicate_faults(clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts], release: Release) -> list[Fault]:
     """Fault each group of clips with the same samples once; silent clips are alike without being copies."""
-    names = {clips[clip].path: clip for clip in heard if not heard[clip].silent}
-    utterances = [clips[clip] for clip in names.values()]
+    names = {clips[clip]: clip for clip in heard if not heard[clip].silent}
     faults = []
-    for group in duplicate_clips(utterances, [heard[clip] for clip in names.values()]):
+    for group in duplicate_clips(list(names), [heard[clip] for clip in names.values()]):
         contradictory = len({utterance.emotion for utterance in group}) > 1
-        labelled = ", ".join(f"{utterance.path.name} ({utterance.emotion})" for utterance in group)
+        labelled = ", ".join(f"{utterance.name} ({utterance.emotion})" for utterance in group)
         kind = "contradictory" if contradictory else "duplicate"
-        known = frozenset(names[utterance.path] for utterance in group) in release.contradictory
-        faults.append(Fault(kind, str(group[0].path), f"the same samples in {labelled}", known))
+        known = frozenset(names[utterance] for utterance in group) in release.contradictory
+        faults.append(Fault(kind, str(group[0]), f"the same samples in {labelled}", known))
     return faults
 
 
@@ -353,15 +354,14 @@ def _rate_faults(
     if len(wrong) == len(heard) and len(set(wrong.values())) == 1:
         rate = next(iter(wrong.values()))
         return [Fault("altered", str(root), f"a resampled copy: all {len(wrong)} clips are at {rate} Hz, {published}")]
-    return [
-        Fault("altered", str(clips[clip].path), f"resampled to {rate} Hz, {published}") for clip, rate in wrong.items()
-    ]
+    return [Fault("altered", str(clips[clip]), f"resampled to {rate} Hz, {published}") for clip, rate in wrong.items()]
 
 
 def _length_faults(
     clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts], release: Release, root: Path
 ) -> list[Fault]:
     """Fault a copy cut or padded to one length as a whole, or else the clips outside the release's range."""
+    heard = {clip: fact for clip, fact in heard.items() if not clips[clip].fragment}  # parts are cut on purpose
     if not heard:
         return []
     length_s, count = Counter(round(fact.duration_s, 4) for fact in heard.values()).most_common(1)[0]
@@ -374,7 +374,7 @@ def _length_faults(
     return [
         Fault(
             "altered",
-            str(clips[clip].path),
+            str(clips[clip]),
             f"lasts {fact.duration_s:.2f} s, the clips of {release.title} last {shortest:.2f} to {longest:.2f} s",
         )
         for clip, fact in heard.items()
@@ -391,7 +391,7 @@ def _notes(clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts], root
     if mixed:
         notes.append(Fault("channels", str(root), f"{mixed} of {len(heard)} clips have several channels"))
     notes += [
-        Fault("clipped", str(clips[clip].path), f"{fact.clipped} of {fact.samples} samples at full scale")
+        Fault("clipped", str(clips[clip]), f"{fact.clipped} of {fact.samples} samples at full scale")
         for clip, fact in heard.items()
         if fact.clipped
     ]

@@ -1,4 +1,4 @@
-"""Any corpus, as a table: a CSV (or audformat CSV) of files with their emotions."""
+"""Any corpus, as a table: a CSV (or audformat CSV) of files, or parts of them, with their emotions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 from collections.abc import Collection, Generator, Iterator, Mapping
 from pathlib import Path
 
+from vervet.audio import Part, part_of
 from vervet.corpora import Fault, Utterance
 from vervet.emotions import label_of
 
 REQUIRED = ("file", "emotion")
-OPTIONAL = ("speaker", "sentence", "sex", "split", "start", "end")
+PART = ("start", "end", "channel")
+OPTIONAL = ("speaker", "sentence", "sex", "split", *PART)
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -30,8 +32,8 @@ def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
     """Name the clips of the CSV file `root`, whose paths are relative to its folder, by their full paths.
 
     Emotions become labels as `vervet.emotions.label_of` says. Each row at fault is a fault: an emotion without a label,
-    an unknown split or sex, a file that does not exist or that an earlier row names, or only a part of one, by the
-    `start` and `end` of audformat. The message tells the row's line in the CSV file.
+    an unknown split or sex, a file that does not exist, a part of one that cannot be, or what an earlier row names. The
+    message tells the row's line in the CSV file.
 
     Raises
     ------
@@ -47,19 +49,18 @@ def read(root: Path) -> Iterator[tuple[str, Utterance] | Fault]:
         if not row["file"] or not path.is_file():
             yield Fault("missing", str(path), f"{where}: no such file; paths are relative to the table's folder")
             continue
-        if _is_part(row):
-            message = (
-                f"{where}: a part of the file, {row['start'] or 0} to {row['end'] or 'its end'}, and parts are not "
-            )
-            yield Fault("part", str(path), f"{message}read; write it to a file of its own")
+        try:
+            sound = located(path, row)
+        except ValueError as error:
+            yield Fault("part", str(path), f"{where}: {error}")
             continue
-        clip = str(path.resolve())
+        clip = f"{path.resolve()}{part_of(sound).fragment}"
         if clip in lines:
             yield Fault("repeated", str(path), f"{where}: already on line {lines[clip]}; keep one of the two rows")
             continue
         lines[clip] = line
         try:
-            yield clip, _utterance(row, path, emotions)
+            yield clip, _utterance(row, sound, emotions)
         except ValueError as error:
             yield Fault("label", str(path), f"{where}: {error}")
 
@@ -137,14 +138,62 @@ def known(value: str, names: Mapping[str, str], column: str) -> str:
         raise ValueError(f"unknown {column} {value!r}; known are {', '.join(names)}") from None
 
 
-def _is_part(row: dict[str, str]) -> bool:
-    """Tell a part from a whole file, which starts at 0 and has no end, however a table writes that."""
-    return bool(re.search("[1-9]", row["start"])) or row["end"] not in ("", "NaT")
+def located(path: Path, row: Mapping[str, str]) -> Path | Part:
+    """Find what of a file a row names.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    row : mapping of str to str
+        With or without `start` and `end`, in seconds or as audformat writes times, and `channel`, 0 the first; empty
+        where it is the beginning, the end, and the mean of all channels.
+
+    Returns
+    -------
+    Path or vervet.audio.Part
+        The file itself, if it is the whole of it.
+
+    Raises
+    ------
+    ValueError
+        If one of them is something else, or the end does not come after the start.
+    """
+    start_s, end_s = seconds(row.get("start", "")) or 0.0, seconds(row.get("end", ""))
+    if end_s is not None and end_s <= start_s:
+        raise ValueError(f"ends at {end_s:g} s, and begins at {start_s:g} s; correct one of them")
+    channel = row.get("channel", "").strip()
+    if channel and not re.fullmatch("[0-9]{1,2}", channel):
+        raise ValueError(f"channel {channel!r} is not a number, 0 the first, empty the mean of all; rename the column?")
+    part = Part(path, start_s, end_s, int(channel) if channel else None)
+    return part if part.fragment else path
 
 
-def _utterance(row: dict[str, str], path: Path, emotions: Collection[str]) -> Utterance:
+_TIME = re.compile(r"(?:(\d+) days?,? ?)?(?:(\d+):(\d\d):(\d\d(?:\.\d*)?))?")
+
+
+def seconds(text: str) -> float | None:
+    """Read a time of a table: `1.5`, or `0 days 00:00:01.5` as audformat writes it; None is its `NaT`, and nothing.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    text = text.strip()
+    if text in ("", "NaT"):
+        return None
+    if re.fullmatch(r"(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
+        return float(text)
+    if not (match := _TIME.fullmatch(text)):
+        raise ValueError(f"{text!r} is not a time; write seconds (1.5) or '0 days 00:00:01.5'")
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _utterance(row: dict[str, str], sound: Path | Part, emotions: Collection[str]) -> Utterance:
     return Utterance(
-        path,
+        sound,
         label_of(row["emotion"], emotions),
         "table",
         speaker=row["speaker"],

@@ -84,7 +84,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     left_out |= {"silent or contradictory": len(removed)} if removed else {}
     seed = run["settings"]["seed"] if run else 0
     rows, said = _answers(predictor, clips, labels, seed)
-    told = "\n".join(f"{clip.path.name} {clip.speaker} {clip.emotion}" for clip in clips)
+    told = "\n".join(f"{clip.name} {clip.speaker} {clip.emotion}" for clip in clips)
     origin = run or card  # how it was trained
     part = "" if origin["protocol"] == "all" else f", fold {origin['fold']}"
     record = {
@@ -128,7 +128,7 @@ def _answers(
     rows = [{"emotion": clip.emotion, "speaker": clip.speaker} for clip in clips]
     speakers = [clip.speaker for clip in clips]
     enrols = predictor.enrols and all(speakers)
-    items = (Item(clip.path, str(clip.path)) for clip in clips)
+    items = (Item(clip.sound, str(clip.path)) for clip in clips)
     with (
         closing(predict_many(predictor, items, jobs=cores())) as answers,
         tqdm(total=len(clips) * (2 if enrols else 1), desc="clips", unit="clip", disable=None) as bar,
@@ -158,11 +158,11 @@ def _answers(
         with ThreadPoolExecutor(cores()) as pool:
             for speaker in dict.fromkeys(speakers):  # one at a time: what is known of all clips would fill the memory
                 own = [clip for clip, name in enumerate(speakers) if name == speaker]
-                known = dict(zip(own, pool.map(lambda clip: predictor.statistics(clips[clip].path), own), strict=True))
+                known = dict(zip(own, pool.map(lambda clip: predictor.statistics(clips[clip].sound), own), strict=True))
 
                 def told(clip: int, known: dict[int, np.ndarray] = known) -> list[Prediction]:
                     sums = [sum((known[other] for other in sets[clip]), np.zeros_like(known[clip])) for sets in chosen]
-                    return [_told(predictor.knowing(total), clips[clip].path) for total in sums]
+                    return [_told(predictor.knowing(total), clips[clip]) for total in sums]
 
                 for clip, found in zip(own, pool.map(told, own), strict=True):
                     rows[clip] |= {str(count): one.best_of(labels) for count, one in zip(COUNTS, found, strict=True)}
@@ -172,6 +172,6 @@ def _answers(
     return rows, said
 
 
-def _told(predictor: Predictor, path: Path) -> Prediction:
+def _told(predictor: Predictor, clip: Utterance) -> Prediction:
     """What a model that knows the speaker answers."""
-    return predictor.whole(predictor.hear(path, *predictor.windowing(None, None), str(path))[0])
+    return predictor.whole(predictor.hear(clip.sound, *predictor.windowing(None, None), str(clip.path))[0])

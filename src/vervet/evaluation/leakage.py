@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
-from vervet.corpora.check import facts_of_files
-from vervet.corpora.table import SPLITS, known, read_rows
+from vervet.audio import Part, part_of
+from vervet.corpora.check import facts_of
+from vervet.corpora.table import PART, SPLITS, known, located, read_rows
 from vervet.emotions import canonical
 
 SIDES = ("train", "validation", "test")
 COLUMNS = ("file", "split")
-OPTIONAL_COLUMNS = ("source", "version", "emotion", "speaker", "sentence", "corpus")
+OPTIONAL_COLUMNS = ("source", "version", "emotion", "speaker", "sentence", "corpus", *PART)
+OVERLAP = 0.5  # of the longer of two parts; with as much in common, what was learnt of one is known of the other
 EXAMPLES = 6  # names that the text gives of what is shared; the JSON gives all
 
 
@@ -24,6 +29,7 @@ class Item:
     """One row of a split, ready to be compared."""
 
     file: str
+    part: Part  # of the file by that name
     side: str
     clip: str  # the recording that this is a version of
     speaker: str  # empty: unknown
@@ -38,9 +44,10 @@ class Shared:
 
     sides: tuple[str, str]
     items: int  # on the second side
-    siblings: int  # of these, items of which the first side holds a version or an exact copy
+    siblings: int  # of these, items of which the first side holds a version, an exact copy or half of the sound
     clips: tuple[str, ...]  # with versions on both sides
     duplicates: tuple[tuple[str, ...], ...]  # files of different clips on both sides with exactly the same samples
+    overlaps: tuple[tuple[str, str], ...]  # parts of one file, one of each side, that are in large part the same
     speakers: tuple[str, ...]
     sentences: tuple[str, ...]
 
@@ -98,7 +105,8 @@ def read_split(path: Path) -> list[dict[str, str]]:
     ----------
     path : Path
         CSV file with the columns `file` and `split`, and where known `source` (the recording that a version was made
-        from), `version`, `emotion`, `speaker`, `sentence` and `corpus`.
+        from), `version`, `emotion`, `speaker`, `sentence` and `corpus`; `start`, `end` and `channel` of a part of a
+        file.
 
     Returns
     -------
@@ -108,13 +116,15 @@ def read_split(path: Path) -> list[dict[str, str]]:
     Raises
     ------
     ValueError
-        For a missing column, no rows, an empty file name or an unknown split; the message tells the line.
+        For a missing column, no rows, an empty file name, an unknown split, or a part that makes no sense; the message
+        tells the line.
     """
     rows = []
     for line, row in read_rows(path, COLUMNS, OPTIONAL_COLUMNS):
         if not row["file"]:
             raise ValueError(f"{path}, line {line}: the column file is empty")
         try:
+            located(Path(row["file"]), row)
             rows.append(row | {"split": known(row["split"], SPLITS, "split")})
         except ValueError as error:
             raise ValueError(f"{path}, line {line}: {error}") from None
@@ -135,8 +145,8 @@ def audit(rows: Sequence[Mapping[str, str]], root: Path | None = None) -> Audit:
     Returns
     -------
     Audit
-        Rows of one `source` are versions of one clip; without a source the file is the clip. Copies under another name
-        are found by their samples, as far as the files are at hand.
+        Rows of one `source` are versions of one clip; without a source the file is the clip, or the part of it. Copies
+        under another name are found by their samples, as far as the files are at hand.
 
     Raises
     ------
@@ -172,29 +182,39 @@ def audit(rows: Sequence[Mapping[str, str]], root: Path | None = None) -> Audit:
 
 def _items(rows: Sequence[Mapping[str, str]], root: Path | None) -> list[Item]:
     places = [place(row, root) for row in rows]
-    found = sorted({path for path in places if path is not None})
-    content = {path: facts.content for path, facts in zip(found, facts_of_files(found), strict=True)} if found else {}
+    found = list(dict.fromkeys(sound for sound in places if sound is not None))
+    content = {sound: facts.content for sound, facts in zip(found, facts_of(found), strict=True)} if found else {}
     several = len({row.get("corpus", "") for row in rows}) > 1
 
-    def named(row: Mapping[str, str], name: str) -> str:
+    def apart(row: Mapping[str, str], name: str) -> str:
         """Tell apart what two corpora call by the same name."""
         return f"{row.get('corpus', '')}/{name}" if several and name else name
 
     return [
         Item(
-            file=row["file"],
+            file=f"{row['file']}{part.fragment}",
+            part=dataclasses.replace(part, sound=apart(row, row["file"])),
             side=known(row["split"], SPLITS, "split"),
-            clip=named(row, row.get("source") or row["file"]),
-            speaker=named(row, row.get("speaker", "")),
-            sentence=named(row, row.get("sentence", "")),
+            clip=apart(row, row.get("source") or f"{row['file']}{part.fragment}"),
+            speaker=apart(row, row.get("speaker", "")),
+            sentence=apart(row, row.get("sentence", "")),
             emotion=_emotion(row.get("emotion", "")),
             content=content[place] if place is not None else "",
         )
-        for row, place in zip(rows, places, strict=True)
+        for row, place, part in zip(rows, places, map(_row_part, rows), strict=True)
     ]
 
 
-def place(row: Mapping[str, str], root: Path | None = None) -> Path | None:
+def _row_part(row: Mapping[str, str]) -> Part:
+    return part_of(located(Path(row["file"]), row))
+
+
+def named(row: Mapping[str, str]) -> str:
+    """Name a row of a split as predictions do: the name of its file, and which part of it it is."""
+    return f"{Path(row['file']).name}{_row_part(row).fragment}"
+
+
+def place(row: Mapping[str, str], root: Path | None = None) -> Path | Part | None:
     """Find the recording of a split's row on disk: below `root`, $VERVET_CORPORA or $VERVET_CORPORA/corpus; or None."""
     folders = [] if root is None else [root]
     if os.environ.get("VERVET_CORPORA"):
@@ -203,7 +223,52 @@ def place(row: Mapping[str, str], root: Path | None = None) -> Path | None:
     candidates = [Path(row["file"]), *(folder / row["file"] for folder in folders)]
     if not candidates[0].is_absolute():
         candidates.pop(0)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((located(path, row) for path in candidates if path.is_file()), None)
+
+
+def overlapping(first: Sequence[Part], second: Sequence[Part]) -> list[tuple[int, int]]:
+    """Find what two sides have in common of the same recordings.
+
+    Parameters
+    ----------
+    first, second : sequence of Part
+        Of each side; their `sound` is the name of a file.
+
+    Returns
+    -------
+    list of (int, int)
+        Which of the first and which of the second are of one file and channel and have half of the longer one in
+        common, or more; or anything, where the end of one is not known. Two whole files are no parts.
+    """
+    if not any(part.fragment for part in (*first, *second)):
+        return []
+    by_file: dict[Any, list[tuple[float, int]]] = {}
+    for index, part in enumerate(first):
+        by_file.setdefault(part.sound, []).append((part.start_s, index))
+    longest = {sound: max(_end(first[index]) - start for start, index in own) for sound, own in by_file.items()}
+    for own in by_file.values():
+        own.sort()
+    pairs = []
+    for index, part in enumerate(second):
+        own = by_file.get(part.sound, [])
+        begin = bisect_left(own, (part.start_s - longest.get(part.sound, 0.0), -1))
+        for _, other in own[begin : bisect_left(own, (_end(part), -1))]:
+            if _much_in_common(first[other], part):
+                pairs.append((other, index))
+    return pairs
+
+
+def _end(part: Part) -> float:
+    return math.inf if part.end_s is None else part.end_s
+
+
+def _much_in_common(one: Part, other: Part) -> bool:
+    if one.channel != other.channel and None not in (one.channel, other.channel):
+        return False
+    common_s = min(_end(one), _end(other)) - max(one.start_s, other.start_s)
+    if math.inf in (_end(one), _end(other)):
+        return common_s > 0 and bool(one.fragment or other.fragment)
+    return common_s >= OVERLAP * max(_end(one) - one.start_s, _end(other) - other.start_s)
 
 
 def _emotion(label: str) -> str:
@@ -218,12 +283,17 @@ def _shared(first: str, second: str, by_side: Mapping[str, Sequence[Item]]) -> S
     left, right = by_side[first], by_side[second]
     clips = {item.clip for item in left} & {item.clip for item in right}
     contents = ({item.content for item in left} & {item.content for item in right}) - {""}
+    pairs = overlapping([item.part for item in left], [item.part for item in right])
+    overlaps = [(one, other) for one, other in pairs if left[one].clip != right[other].clip]
+    heard = {index for _, index in overlaps}
+    alike = [item.clip in clips or item.content in contents or n in heard for n, item in enumerate(right)]
     return Shared(
         sides=(first, second),
         items=len(right),
-        siblings=sum(item.clip in clips or item.content in contents for item in right),
+        siblings=sum(alike),
         clips=tuple(sorted(clips)),
         duplicates=_duplicates(left, right, contents),
+        overlaps=tuple(sorted({(left[one].file, right[other].file) for one, other in overlaps})),
         speakers=tuple(sorted(({item.speaker for item in left} & {item.speaker for item in right}) - {""})),
         sentences=tuple(sorted(({item.sentence for item in left} & {item.sentence for item in right}) - {""})),
     )
@@ -345,6 +415,7 @@ def _shared_text(shared: Shared, speakers_known: bool, sentences_known: bool) ->
         f"{shared.sides[0]} and {shared.sides[1]}",
         told("clips on both sides", shared.clips),
         told("exact copies of other clips", [" = ".join(group) for group in shared.duplicates]),
+        *([told("parts that overlap", [" and ".join(pair) for pair in shared.overlaps])] if shared.overlaps else []),
         told("speakers on both sides", shared.speakers, speakers_known),
         told("sentences on both sides", shared.sentences, sentences_known),
     ]

@@ -6,11 +6,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
+from vervet.audio import part_of
 from vervet.corpora import Utterance
+from vervet.evaluation.leakage import overlapping
 
 PROTOCOLS = ("paper", "clip", "sentence", "speaker", "speakers", "table", "all")
 LEAKY = ("paper",)  # versions of one clip stand on both sides
@@ -61,14 +64,17 @@ class Split:
         """The split as a table: file, source, version, split, emotion, speaker, sentence, corpus.
 
         Files are relative to `root`, or to the folder that all recordings share; the source is the file, without its
-        extension, relative to that folder.
+        extension, relative to that folder, and which part of it it is. Where there are parts, `start`, `end` and
+        `channel` follow.
         """
         samples = [sample for side in self.sides.values() for sample in side]
         shared = os.path.commonpath([sample.utterance.path.absolute().parent for sample in samples])
+        parts = any(sample.utterance.fragment for sample in samples)
         return [
             {
                 "file": Path(os.path.relpath(sample.utterance.path, root or shared)).as_posix(),
-                "source": Path(os.path.relpath(sample.utterance.path, shared)).with_suffix("").as_posix(),
+                "source": Path(os.path.relpath(sample.utterance.path, shared)).with_suffix("").as_posix()
+                + sample.utterance.fragment,
                 "version": sample.version,
                 "split": side,
                 "emotion": sample.utterance.emotion,
@@ -76,6 +82,7 @@ class Split:
                 "sentence": sample.utterance.sentence,
                 "corpus": sample.utterance.corpus,
             }
+            | (_part(sample.utterance) if parts else {})
             for side, samples in self.sides.items()
             for sample in samples
         ]
@@ -117,7 +124,8 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
     Raises
     ------
     ValueError
-        For an unknown protocol, a fold out of range, too few speakers, or a side left empty.
+        For an unknown protocol, a fold out of range, too few speakers, or a side left empty; unless it is leaky anyway,
+        for parts of one recording on two sides that have half of the longer one or more in common.
     """
     makers = {
         "paper": _paper, "clip": _clip, "sentence": _sentence, "speaker": _speaker, "speakers": _speakers,
@@ -136,7 +144,32 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
     for name, side in (("training", train), ("validation", validation), ("test", test)):
         if not side and (protocol != "all" or name == "training"):
             raise ValueError(f"protocol {protocol}, fold {fold}: the {name} side is empty")
-    return Split(protocol, fold, folds, tuple(train), tuple(validation), tuple(test))
+    found = Split(protocol, fold, folds, tuple(train), tuple(validation), tuple(test))
+    _check_apart(found)
+    return found
+
+
+def _check_apart(sides: Split) -> None:
+    """Refuse to call honest what has parts of one recording on two sides that are in large part the same."""
+    parts = {
+        name: [replace(part_of(u.sound), sound=str(u.path.resolve())) for u in (sample.utterance for sample in side)]
+        for name, side in sides.sides.items()
+        if any(sample.utterance.fragment for sample in side)
+    }
+    for one, other in combinations(parts, 2):
+        if not sides.leaky and (shared := overlapping(parts[one], parts[other])):
+            first, second = sides.sides[one][shared[0][0]], sides.sides[other][shared[0][1]]
+            raise ValueError(
+                f"protocol {sides.protocol}, fold {sides.fold}: {first.utterance.name} ({one}) and "
+                f"{second.utterance.name} ({other}) are in large part the same sound, one of {len(shared)} such pairs; "
+                "leave one of each out, or choose a protocol that keeps them together, such as speaker"
+            )
+
+
+def _part(utterance: Utterance) -> dict[str, str]:
+    part = part_of(utterance.sound)
+    told = {"start": part.start_s or None, "end": part.end_s, "channel": part.channel}
+    return {name: "" if value is None else str(value) for name, value in told.items()}
 
 
 def _joined(make, groups: Sequence[list[Utterance]], fold: int, seed: int, versions: tuple[str, ...]):

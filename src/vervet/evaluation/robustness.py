@@ -11,9 +11,9 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from vervet.audio import read, resample
+from vervet.audio import Part, read, resample
 from vervet.augment import shift, stretch
-from vervet.evaluation.leakage import place, read_split
+from vervet.evaluation.leakage import named, place, read_split
 from vervet.evaluation.metrics import scores
 from vervet.evaluation.records import CORPORA
 from vervet.evaluation.run import read_tested
@@ -34,7 +34,7 @@ Predict = Callable[[Sequence[np.ndarray]], np.ndarray]  # waveforms at RATE -> p
 class Clip:
     """A test recording and what is known of it."""
 
-    path: Path
+    sound: Path | Part
     emotion: str
     sex: str = ""
     corpus: str = ""
@@ -142,7 +142,7 @@ def robustness(
     clips = [clip for _, fold in parts for clip in fold]
     if not clips:
         raise ValueError("robustness needs at least one test recording")
-    waveforms = [resample(*read(clip.path), RATE) for clip in clips]
+    waveforms = [resample(*read(clip.sound), RATE) for clip in clips]
     true = [clip.emotion for clip in clips]
     rows: list[dict[str, Any]] = []
     untouched: list[str] = []
@@ -267,10 +267,11 @@ def _clips(folder: Path, root: Path | None, corpus: str, side: str) -> list[Clip
     sexes = {(row["file"], row["speaker"]): row["sex"] for row in read_tested(folder)[-1].rows}
     clips = []
     for row in rows:
-        path = place(row, root)
-        if path is None:
+        sound = place(row, root)
+        if sound is None:
             raise ValueError(f"{row['file']}: not found; give the folder of {corpus} as --root")
-        clips.append(Clip(path, row["emotion"], sexes.get((path.name, row["speaker"]), ""), row["corpus"]))
+        sex = sexes.get((named(row), row["speaker"]), "")
+        clips.append(Clip(sound, row["emotion"], sex, row["corpus"]))
     return clips
 
 

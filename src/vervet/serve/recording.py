@@ -83,7 +83,7 @@ def answer(predictor: Predictor, upload: Upload, wanted: Wanted, limits: Limits)
     if not upload.getbuffer().nbytes:
         raise Refused(400, "invalid_request", f"{upload.name}: is empty (0 bytes); send the bytes of a recording")
     predictions, pauses = [], Pauses(predictor.sampling_rate, wanted.speech_only)
-    sound = upload if wanted.channel is None else audio.Channel(upload, wanted.channel)
+    sound = audio.Part(upload, channel=wanted.channel)
     try:
         with audio.opened(sound) as recording:
             duration_s = recording.duration_s

@@ -88,7 +88,7 @@ def finetune(
         settings = (ENROL, *settings)
         recipe = start_from(load_recipe(RECIPE, settings), base)
     for utterance, reason in removed:
-        print(f"left out: {utterance.path}: {reason}", file=sys.stderr)
+        print(f"left out: {utterance}: {reason}", file=sys.stderr)
     check_enrolment(recipe)
     check_labels(utterances)
     protocol = protocol_for(utterances) if protocol == "auto" else protocol
@@ -217,7 +217,7 @@ def _without(model: str | None, sides: Sequence[Split]) -> float | None:
     if not (known := [label for label in labels if label in predictor.labels]):
         return None
     with ThreadPoolExecutor(cores()) as pool:
-        found = list(pool.map(lambda clip: predictor.whole(predictor(clip.path)).best_of(known), clips))
+        found = list(pool.map(lambda clip: predictor.whole(predictor(clip.sound)).best_of(known), clips))
     return scores([clip.emotion for clip in clips], found, labels).uar
 
 

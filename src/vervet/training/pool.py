@@ -14,7 +14,7 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from vervet.audio import read, resample
+from vervet.audio import Part, read, resample
 from vervet.augment import version
 from vervet.config import Augment, FrontEnd
 from vervet.corpora import Utterance
@@ -89,7 +89,7 @@ def make_pool(utterances: Sequence[Utterance], front_end: FrontEnd, augment: Aug
     Pool
         Its images are read-only for all practical purposes: what is written to them never reaches the disk.
     """
-    hashes = [hashlib.sha256(utterance.path.read_bytes()).hexdigest() for utterance in utterances]
+    hashes = _hashes(utterances)
     versions = {key: value for key, value in asdict(augment).items() if key != "online"}
     settings = {"format": FORMAT, "front_end": asdict(front_end), "augment": versions, "content": hashes}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
@@ -103,6 +103,19 @@ def make_pool(utterances: Sequence[Utterance], front_end: FrontEnd, augment: Aug
             images = np.lib.format.open_memmap(path, mode="c")
     rows = {utterance: row for row, utterance in enumerate(utterances)}
     return Pool(images, rows, {name: column for column, name in enumerate(augment.versions)})
+
+
+def _hashes(utterances: Sequence[Utterance]) -> list[str]:
+    """A hash of the content of every recording; of a part of one, of which part it is as well."""
+    of_file: dict[Path, str] = {}
+    for path in dict.fromkeys(utterance.path for utterance in utterances):
+        of_file[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def told(utterance: Utterance) -> str:
+        whole = of_file[utterance.path]
+        return hashlib.sha256(f"{whole}{utterance.fragment}".encode()).hexdigest() if utterance.fragment else whole
+
+    return [told(utterance) for utterance in utterances]
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -149,7 +162,7 @@ def _compute(
     log_mel = LogMel(front_end).eval()
 
     def clip(index: int) -> np.ndarray:
-        return _versions(utterances[index].path, hashes[index], log_mel, augment)
+        return _versions(utterances[index].sound, hashes[index], log_mel, augment)
 
     with (
         tqdm(total=len(utterances), initial=done, desc="images", unit="clip", disable=None) as bar,
@@ -168,9 +181,9 @@ def _compute(
 
 
 @torch.inference_mode()
-def _versions(path: Path, content: str, log_mel: LogMel, augment: Augment) -> np.ndarray:
+def _versions(sound: Path | Part, content: str, log_mel: LogMel, augment: Augment) -> np.ndarray:
     """(versions, n_mels, width) float16. What is drawn at random depends on the recording's content alone."""
-    waveform = resample(*read(path), log_mel.config.sampling_rate)
+    waveform = resample(*read(sound), log_mel.config.sampling_rate)
     rngs = {name: np.random.default_rng([int(content[:12], 16), k]) for k, name in enumerate(("speed", "noise"))}
     waveforms = [
         version(waveform, name, augment, log_mel.config, rngs.get(name, np.random.default_rng(0)))

@@ -141,7 +141,7 @@ def train(
             if teacher:
                 _borrow(teacher, out, identity)
             for utterance, reason in removed:
-                print(f"left out: {utterance.path.name}: {reason}", file=sys.stderr)
+                print(f"left out: {utterance.name}: {reason}", file=sys.stderr)
             if own := [label for label in labels if label not in EMOTIONS]:
                 print(f"labels of your own, kept as they are: {', '.join(own)}", file=sys.stderr)
         accelerator.wait_for_everyone()
@@ -170,7 +170,7 @@ def check_speakers(recipe: Recipe, sides: Split) -> None:
         Names the first clip without a speaker, and the setting.
     """
     enrolling = [stage for stage in ("teacher", "matching", "student") if getattr(recipe, stage).enrol]
-    nameless = [sample.utterance.path.name for sample in sides.train if not sample.utterance.speaker]
+    nameless = [sample.utterance.name for sample in sides.train if not sample.utterance.speaker]
     if enrolling and nameless:
         raise ValueError(
             f"{enrolling[0]}.enrol tells of other clips by the same speaker, but {len(nameless)} have none, the first "
@@ -329,7 +329,7 @@ def _test_enrolled(workshop: Workshop, stage: str) -> None:
     found = _logits(workshop, stage, samples, COUNTS)
     answers = {count: logits.argmax(1) for count, logits in zip(COUNTS, found, strict=True)}
     rows = [
-        {"file": sample.utterance.path.name, "speaker": sample.utterance.speaker, "emotion": sample.utterance.emotion}
+        {"file": sample.utterance.name, "speaker": sample.utterance.speaker, "emotion": sample.utterance.emotion}
         | {str(count): workshop.labels[answers[count][row]] for count in COUNTS}
         for row, sample in enumerate(samples)
     ]
@@ -339,7 +339,7 @@ def _test_enrolled(workshop: Workshop, stage: str) -> None:
 def _prediction(sample: Sample, labels: Sequence[str], probabilities: list[float]) -> dict[str, str]:
     utterance = sample.utterance
     return {
-        "file": utterance.path.name,
+        "file": utterance.name,
         "version": sample.version,
         "speaker": utterance.speaker,
         "sex": utterance.sex,

@@ -40,7 +40,7 @@ class Workshop:
         emotions = torch.tensor([self.labels.index(sample.utterance.emotion) for sample in samples])
         speakers = _numbered([sample.utterance.speaker for sample in samples])
         corpora = _numbered([sample.utterance.corpus for sample in samples])
-        clips = _numbered([str(sample.utterance.path) for sample in samples])
+        clips = _numbered([str(sample.utterance) for sample in samples])
         return Side(self.pool.select(samples), emotions, targets, speakers, corpora, clips)
 
 

@@ -15,10 +15,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from vervet.audio import fit, read, resample
+from vervet.audio import Part, fit, read, resample
 from vervet.evaluation.html.charts import clip_chart
 from vervet.evaluation.html.experiment import Experiment
-from vervet.evaluation.leakage import place, read_split
+from vervet.evaluation.leakage import named, place, read_split
 from vervet.predict import Predictor, load
 
 MOST_CLIPS = 8
@@ -100,20 +100,20 @@ def hardest(experiment: Experiment, root: Path | None, audio: bool | None) -> di
     original = np.array([row["version"] == "original" for row in network.rows])
     wrong = np.flatnonzero(~network.right & original)
     chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_CLIPS]
-    files = _recordings(experiment, root.parent if root and root.is_file() else root)
+    sounds = _recordings(experiment, root.parent if root and root.is_file() else root)
     fold_of = np.repeat(np.arange(len(network.folds)), [len(fold.rows) for fold in network.folds])
     models: dict[int, Predictor] = {}
     clips = []
     for index in chosen:
-        path, fold = files[index], int(fold_of[index])
-        if path and fold not in models:
+        recording, fold = sounds[index], int(fold_of[index])
+        if recording and fold not in models:
             models[fold] = load(experiment.folders[fold], threads=1)
-        clips.append(_hard(experiment, int(index), path, models.get(fold), wanted))
+        clips.append(_hard(experiment, int(index), recording, models.get(fold), wanted))
     return {
         "clips": clips,
         "told": _told(len(chosen), len(wrong), "" if original.all() else " to recordings as they were made"),
         "audio": wanted,
-        "found": all(files[index] for index in chosen),
+        "found": all(sounds[index] for index in chosen),
         "terms": terms,
     }
 
@@ -125,23 +125,25 @@ def _told(shown: int, wrong: int, to_what: str) -> str:
     return f"{which} wrong answers{to_what}"
 
 
-def _recordings(experiment: Experiment, root: Path | None) -> list[Path | None]:
+def _recordings(experiment: Experiment, root: Path | None) -> list[Path | Part | None]:
     """Where the recording of each answer lies; `predictions.csv` has the test rows of `split.csv` in their order."""
-    paths: list[Path | None] = []
+    sounds: list[Path | Part | None] = []
     for folder, fold in zip(experiment.folders, experiment.last.folds, strict=True):
         rows = [row for row in read_split(folder / "split.csv") if row["split"] == "test"]
-        if [Path(row["file"]).name for row in rows] != [row["file"] for row in fold.rows]:
+        if [named(row) for row in rows] != [row["file"] for row in fold.rows]:
             raise ValueError(f"{folder}: split.csv and predictions.csv name different test clips; train it again")
-        paths += [place(row, root) for row in rows]
-    return paths
+        sounds += [place(row, root) for row in rows]
+    return sounds
 
 
-def _hard(experiment: Experiment, index: int, path: Path | None, model: Predictor | None, audio: bool) -> Hard:
+def _hard(
+    experiment: Experiment, index: int, recording: Path | Part | None, model: Predictor | None, audio: bool
+) -> Hard:
     network = experiment.last
     row, probabilities = network.rows[index], network.probabilities[index]
     picture, sound, cut = None, "", False
-    if path and model:
-        waveform = resample(*read(path), model.sampling_rate)
+    if recording and model:
+        waveform = resample(*read(recording), model.sampling_rate)
         picture = _picture(model, waveform, row["file"])
         longest = round(LONGEST_S * model.sampling_rate)
         sound, cut = _player(waveform[:longest], model.sampling_rate) if audio else "", len(waveform) > longest
