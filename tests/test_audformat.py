@@ -56,7 +56,7 @@ def database(request, tmp_path):
 
 def test_segments_of_a_database_are_items(database):
     items = list(batch.find([database], "emotion"))
-    assert [(item.file, item.start_s, item.end_s) for item in items] == [
+    assert [(item.file, item.part.start_s, item.part.end_s) for item in items] == [
         ("a/x.wav", 0.0, 2.0), ("a/x.wav", 2.0, 3.5), ("a/x.wav", 4.0, None),
     ]  # fmt: skip
     assert [item.truth() for item in items] == ["anger", "neutral", "neutral"]
@@ -66,7 +66,7 @@ def test_segments_of_a_database_are_items(database):
 
 def test_files_of_a_database_are_items(database):
     (item,) = batch.find([database], "files")
-    assert (item.start_s, item.end_s, item.columns) == (0.0, None, {"speaker": "03"})
+    assert (item.sound, item.columns) == (database / "a" / "x.wav", {"speaker": "03"})
 
 
 def test_what_is_no_table_of_a_database_is_named(database, tmp_path):
@@ -88,11 +88,12 @@ def test_a_damaged_parquet_table_is_named(tmp_path):
     assert "clips.parquet: not a Parquet table" in item.problem
 
 
-def test_training_reads_whole_files_of_a_database_and_no_parts(database, tmp_path):
+def test_training_reads_files_and_segments_of_a_database(database, tmp_path):
     db = audformat.Database.load(str(database))
-    db["emotion"].get().reset_index().to_csv(database / "segments.csv", index=False)
-    with pytest.raises(ValueError, match=r"line 2 of segments\.csv: a part of the file, 0 days 00:00:00 to"):
-        load_corpus("table", database / "segments.csv")
+    segments = db["emotion"].get()
+    segments.reset_index().to_csv(database / "segments.csv", index=False)
+    found = [(u.part.start_s, u.part.end_s, u.emotion) for u in load_corpus("table", database / "segments.csv")]
+    assert found == [(0, 2, "anger"), (2, 3.5, "neutral"), (4, None, "neutral")]
     whole = db.get("emotion", ["speaker"]).iloc[[2]].droplevel(["start", "end"])
     for frame in (whole, whole.set_axis(audformat.utils.to_segmented_index(whole.index))):
         frame.reset_index().to_csv(database / "clips.csv", index=False)

@@ -39,17 +39,17 @@ class Utterance:
         return Path(name_of(self.sound))
 
     @property
-    def fragment(self) -> str:
-        """Which part of the file it is, as `#t=1.5,3.2`; empty, if it is the whole."""
-        return part_of(self.sound).fragment
+    def part(self) -> Part:
+        """Which part of the file it is."""
+        return part_of(self.sound)
 
     @property
     def name(self) -> str:
-        """The name of the file, and the fragment."""
-        return f"{self.path.name}{self.fragment}"
+        """The name of the file, and which part it is."""
+        return f"{self.path.name}{self.part.fragment}"
 
     def __str__(self) -> str:
-        return f"{self.path}{self.fragment}"
+        return f"{self.path}{self.part.fragment}"
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def survey(name: str, root: Path | None = None) -> tuple[dict[str, Utterance], l
 
 
 def _place(utterance: Utterance) -> tuple[Path, float, str]:
-    return utterance.path, part_of(utterance.sound).start_s, utterance.fragment
+    return utterance.path, utterance.part.start_s, utterance.part.fragment
 
 
 def release_of(name: str) -> Release:

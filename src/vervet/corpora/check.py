@@ -361,7 +361,7 @@ def _length_faults(
     clips: Mapping[str, Utterance], heard: Mapping[str, AudioFacts], release: Release, root: Path
 ) -> list[Fault]:
     """Fault a copy cut or padded to one length as a whole, or else the clips outside the release's range."""
-    heard = {clip: fact for clip, fact in heard.items() if not clips[clip].fragment}  # parts are cut on purpose
+    heard = {clip: fact for clip, fact in heard.items() if not clips[clip].part.fragment}  # parts are cut on purpose
     if not heard:
         return []
     length_s, count = Counter(round(fact.duration_s, 4) for fact in heard.values()).most_common(1)[0]

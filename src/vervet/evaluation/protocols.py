@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vervet.audio import part_of
 from vervet.corpora import Utterance
 from vervet.evaluation.leakage import overlapping
 
@@ -69,12 +68,12 @@ class Split:
         """
         samples = [sample for side in self.sides.values() for sample in side]
         shared = os.path.commonpath([sample.utterance.path.absolute().parent for sample in samples])
-        parts = any(sample.utterance.fragment for sample in samples)
+        parts = any(sample.utterance.part.fragment for sample in samples)
         return [
             {
                 "file": Path(os.path.relpath(sample.utterance.path, root or shared)).as_posix(),
                 "source": Path(os.path.relpath(sample.utterance.path, shared)).with_suffix("").as_posix()
-                + sample.utterance.fragment,
+                + sample.utterance.part.fragment,
                 "version": sample.version,
                 "split": side,
                 "emotion": sample.utterance.emotion,
@@ -151,23 +150,22 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
 
 def _check_apart(sides: Split) -> None:
     """Refuse to call honest what has parts of one recording on two sides that are in large part the same."""
-    parts = {
-        name: [replace(part_of(u.sound), sound=str(u.path.resolve())) for u in (sample.utterance for sample in side)]
-        for name, side in sides.sides.items()
-        if any(sample.utterance.fragment for sample in side)
-    }
+    utterances = {name: [sample.utterance for sample in side] for name, side in sides.sides.items()}
+    if sides.leaky or not any(u.part.fragment for side in utterances.values() for u in side):
+        return
+    parts = {name: [replace(u.part, sound=str(u.path.resolve())) for u in side] for name, side in utterances.items()}
     for one, other in combinations(parts, 2):
-        if not sides.leaky and (shared := overlapping(parts[one], parts[other])):
-            first, second = sides.sides[one][shared[0][0]], sides.sides[other][shared[0][1]]
+        if shared := overlapping(parts[one], parts[other]):
+            first, second = utterances[one][shared[0][0]], utterances[other][shared[0][1]]
             raise ValueError(
-                f"protocol {sides.protocol}, fold {sides.fold}: {first.utterance.name} ({one}) and "
-                f"{second.utterance.name} ({other}) are in large part the same sound, one of {len(shared)} such pairs; "
+                f"protocol {sides.protocol}, fold {sides.fold}: {first.name} ({one}) and "
+                f"{second.name} ({other}) are in large part the same sound, one of {len(shared)} such pairs; "
                 "leave one of each out, or choose a protocol that keeps them together, such as speaker"
             )
 
 
 def _part(utterance: Utterance) -> dict[str, str]:
-    part = part_of(utterance.sound)
+    part = utterance.part
     told = {"start": part.start_s or None, "end": part.end_s, "channel": part.channel}
     return {name: "" if value is None else str(value) for name, value in told.items()}
 

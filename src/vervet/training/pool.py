@@ -112,8 +112,8 @@ def _hashes(utterances: Sequence[Utterance]) -> list[str]:
         of_file[path] = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def told(utterance: Utterance) -> str:
-        whole = of_file[utterance.path]
-        return hashlib.sha256(f"{whole}{utterance.fragment}".encode()).hexdigest() if utterance.fragment else whole
+        whole, fragment = of_file[utterance.path], utterance.part.fragment
+        return hashlib.sha256(f"{whole}{fragment}".encode()).hexdigest() if fragment else whole
 
     return [told(utterance) for utterance in utterances]
 
