@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +123,7 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
     ------
     ValueError
         For an unknown protocol, a fold out of range, too few speakers, or a side left empty; unless it is leaky anyway,
-        for parts of one recording on two sides that have half of the longer one or more in common.
+        for parts that are tested and have half of the longer one or more in common with others that are not.
     """
     makers = {
         "paper": _paper, "clip": _clip, "sentence": _sentence, "speaker": _speaker, "speakers": _speakers,
@@ -149,18 +148,18 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
 
 
 def _check_apart(sides: Split) -> None:
-    """Refuse to call honest what has parts of one recording on two sides that are in large part the same."""
+    """Refuse to call honest a test of parts that are in large part the same as others in training or validation."""
     utterances = {name: [sample.utterance for sample in side] for name, side in sides.sides.items()}
     if sides.leaky or not any(u.part.fragment for side in utterances.values() for u in side):
         return
     parts = {name: [replace(u.part, sound=str(u.path.resolve())) for u in side] for name, side in utterances.items()}
-    for one, other in combinations(parts, 2):
-        if shared := overlapping(parts[one], parts[other]):
-            first, second = utterances[one][shared[0][0]], utterances[other][shared[0][1]]
+    for side in ("train", "validation"):
+        if shared := overlapping(parts[side], parts["test"]):
+            first, second = utterances[side][shared[0][0]], utterances["test"][shared[0][1]]
             raise ValueError(
-                f"protocol {sides.protocol}, fold {sides.fold}: {first.name} ({one}) and "
-                f"{second.name} ({other}) are in large part the same sound, one of {len(shared)} such pairs; "
-                "leave one of each out, or choose a protocol that keeps them together, such as speaker"
+                f"protocol {sides.protocol}, fold {sides.fold}: {first.name} ({side}) and {second.name} (test) are in "
+                f"large part the same sound, one of {len(shared)} such pairs; leave one of each out, or choose a "
+                "protocol that keeps them together, such as speaker"
             )
 
 
