@@ -43,7 +43,7 @@ def test_several_corpora_as_one(tmp_path, monkeypatch):
         assert [utterance.corpus for utterance in load_corpus("savee+emodb", root)] == ["savee", "emodb"]
     for name, message in (
         ("emodb+emodb", "name each corpus once"),
-        ("emodb+table", "'table' cannot be joined with others; these can: cremad, emodb, savee"),
+        ("emodb+table", "'table' cannot be joined with others; these can: emodb, savee, cremad"),
         ("emodb+berlin", "'berlin' cannot be joined"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -152,7 +152,7 @@ def test_empty_and_missing_folders(tmp_path):
 
 
 def test_unknown_corpus_lists_the_known():
-    with pytest.raises(ValueError, match="unknown corpus 'iemocap'; known are cremad, emodb, folders, savee, table"):
+    with pytest.raises(ValueError, match="unknown corpus 'iemocap'; known are emodb, savee, cremad, folders, table"):
         load_corpus("iemocap")
 
 

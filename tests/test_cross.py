@@ -232,7 +232,7 @@ def test_a_folder_of_folders_and_what_is_neither(tmp_path, table, capsys):
     (record,) = json.loads(capsys.readouterr().out)
     assert (record["corpus"], record["n_test"], record["left_out"]) == ("folders", 5, {"surprise": 1})
     assert main(["evaluate", "default", "--on", "emoddb"]) == 1
-    assert "emoddb: no such corpus, table or folder; corpora are cremad, emodb, savee" in capsys.readouterr().err
+    assert "emoddb: no such corpus, table or folder; corpora are emodb, savee, cremad" in capsys.readouterr().err
     assert main(["evaluate", "default", "--on", "emodb"]) == 1
     assert "was trained on emodb" in capsys.readouterr().err
     assert main(["evaluate", "default"]) == 1

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from vervet.corpora import OWN
+from vervet.corpora import OWN, PUBLISHED, Release, release_of, title_of
 from vervet.evaluation.run import evaluate
 from vervet.export import export
 from vervet.files import read_json, write_json, write_whole
@@ -22,35 +21,6 @@ METHOD = (
 )
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a card must say of a corpus that a network learnt from."""
-
-    title: str
-    language: str  # ISO 639-1
-    speech: str
-    terms: str
-    citation: str
-
-
-SOURCES = {
-    "emodb": Source(
-        "EmoDB",
-        "de",
-        "ten German sentences, acted by ten people in a studio",
-        "in the public domain (CC0 1.0)",
-        "F. Burkhardt, A. Paeschke, M. Rolfes, W. Sendlmeier, B. Weiss: *A database of German emotional speech.* "
-        "Interspeech 2005.",
-    ),
-    "cremad": Source(
-        "CREMA-D",
-        "en",
-        "twelve English sentences, acted by 91 people in a studio",
-        "under the Open Database License (ODbL 1.0), which asks to name it",
-        "H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma: *CREMA-D: Crowd-sourced emotional "
-        "multimodal actors dataset.* IEEE Transactions on Affective Computing 5(4), 2014.",
-    ),
-}
 # Of a record, the Hub's name for it, and ours.
 MEASURES = (("uar", "recall", "UAR"), ("wa", "accuracy", "WA"), ("macro_f1", "f1", "macro F1"))
 TESTED = {
@@ -117,12 +87,13 @@ def _measured(run: Path) -> dict[str, Any]:
 
 
 def _licence(corpora: Sequence[str], given: str | None) -> str:
-    if "savee" in corpora:
+    if bound := [release.title for release in _releases(corpora) if not release.shared]:
+        others = [title_of(name) for name in PUBLISHED if release_of(name).shared]
         raise ValueError(
-            "SAVEE is for research only, so weights that learnt from it are not published; keep them to yourself, or "
-            "train on EmoDB or CREMA-D"
+            f"{' and '.join(bound)} is for research only, so weights that learnt from it are not published; keep them "
+            f"to yourself, or train on {' or '.join(others)}"
         )
-    unknown = [corpus for corpus in corpora if corpus not in SOURCES]
+    unknown = [corpus for corpus in corpora if corpus not in PUBLISHED]
     if unknown and not given:
         raise ValueError(
             f"Vervet does not know the terms of corpus {', '.join(unknown)}; if they allow to publish weights, say "
@@ -170,9 +141,13 @@ def model_card(
     return "\n".join(sections)
 
 
+def _releases(corpora: Sequence[str]) -> list[Release]:
+    return [release_of(corpus) for corpus in corpora if corpus in PUBLISHED]
+
+
 def _titles(corpora: Sequence[str]) -> str:
     own = {"table": "a table of recordings", "folders": "folders of recordings"}
-    titles = [SOURCES[corpus].title if corpus in SOURCES else own[corpus] for corpus in corpora]
+    titles = [own.get(corpus) or title_of(corpus) for corpus in corpora]
     return " and ".join([", ".join(titles[:-1]), titles[-1]] if titles[1:] else titles)
 
 
@@ -185,7 +160,7 @@ def _metadata(record: dict[str, Any], corpora: Sequence[str], licence: str, name
         )
         for key, metric, title in MEASURES
     ]  # fmt: skip
-    languages = [SOURCES[corpus].language for corpus in corpora if corpus in SOURCES]
+    languages = list(dict.fromkeys(release.language for release in _releases(corpora)))
     leaky = record["leaky"]
     return ModelCardData(
         license=licence,
@@ -318,7 +293,7 @@ def _confidence(record: dict[str, Any]) -> str:
 
 
 def _limits(record: dict[str, Any], corpora: Sequence[str]) -> str:
-    known = [SOURCES[corpus] for corpus in corpora if corpus in SOURCES]
+    known = _releases(corpora)
     heard = "".join(f"- It learnt from {source.title}: {source.speech}.\n" for source in known)
     return f"""## Intended use and limits
 
@@ -338,7 +313,7 @@ safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)).
 
 
 def _terms(record: dict[str, Any], corpora: Sequence[str], licence: str) -> str:
-    known = [SOURCES[corpus] for corpus in corpora if corpus in SOURCES]
+    known = _releases(corpora)
     terms = [f"{source.title} is {source.terms}." for source in known]
     if len(known) < len(corpora):
         terms.append("Whoever published it answers for the terms of the corpus that it learnt from.")

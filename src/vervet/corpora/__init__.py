@@ -9,15 +9,16 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from vervet.audio import Part, name_of, part_of
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
-CORPORA = ("cremad", "emodb", "folders", "savee", "table")
+PUBLISHED = ("emodb", "savee", "cremad")
 OWN = ("folders", "table")  # not published under a name: they lie where the user says
+CORPORA = (*PUBLISHED, *OWN)
 NAMED_IN_ERROR = 5  # faults that one message spells out; `vervet corpus check` names them all
 
 
@@ -64,7 +65,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Release:
-    """What the publisher of a corpus gave out."""
+    """What the publisher of a corpus gave out, and on what terms."""
 
     title: str
     classes: Mapping[str, int]  # clips by emotion
@@ -73,7 +74,13 @@ class Release:
     duration_s: tuple[float, float]  # of the shortest and of the longest clip
     stems: frozenset[str]  # the name of every clip
     silent: frozenset[str] = frozenset()  # clips known to be digital silence
-    contradictory: tuple[frozenset[str], ...] = field(default=())  # clips known to share audio, not emotion
+    contradictory: tuple[frozenset[str], ...] = ()  # clips known to share audio, not emotion
+    blocks: tuple[tuple[str, ...], ...] = ()  # speakers that are tested together; each alone where there are none
+    language: str = ""  # ISO 639-1
+    speech: str = ""  # what is spoken, by whom and where
+    terms: str = ""  # on which it is given out: it is ...
+    shared: bool = False  # whether these let clips, and weights that learnt from them, be passed on
+    citation: str = ""  # Markdown
 
 
 def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
@@ -139,10 +146,9 @@ def parts_of(name: str) -> list[str]:
         If one of several is unknown, named twice, or a user's own.
     """
     parts = name.split("+")
-    known = [corpus for corpus in CORPORA if corpus not in OWN]
     for part in parts if len(parts) > 1 else ():
-        if part not in known:
-            raise ValueError(f"{name}: {part!r} cannot be joined with others; these can: {', '.join(known)}")
+        if part not in PUBLISHED:
+            raise ValueError(f"{name}: {part!r} cannot be joined with others; these can: {', '.join(PUBLISHED)}")
     if len(set(parts)) < len(parts):
         raise ValueError(f"{name}: name each corpus once")
     return parts
@@ -179,8 +185,14 @@ def _place(utterance: Utterance) -> tuple[Path, float, str]:
 
 def release_of(name: str) -> Release:
     """Say what was published under the name of a corpus; nothing is known of a user's own."""
-    nothing = Release(name, MappingProxyType({}), MappingProxyType({}), 0, (0.0, 0.0), frozenset())
-    return getattr(importlib.import_module(f"vervet.corpora.{name}"), "RELEASE", nothing)
+    if name not in PUBLISHED:
+        return Release(name, MappingProxyType({}), MappingProxyType({}), 0, (0.0, 0.0), frozenset())
+    return importlib.import_module(f"vervet.corpora.{name}").RELEASE
+
+
+def title_of(name: str) -> str:
+    """Give the title under which a corpus was published; else its name."""
+    return release_of(name).title if name in PUBLISHED else name
 
 
 def corpus_root(name: str, root: Path | None = None) -> Path:

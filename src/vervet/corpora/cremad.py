@@ -15,6 +15,7 @@ from vervet.corpora.table import SEXES, known, read_rows
 from vervet.emotions import canonical
 
 ACTORS = tuple(str(actor) for actor in range(1001, 1092))
+BLOCKS = ((1001, 1018), (1019, 1036), (1037, 1054), (1055, 1072), (1073, 1091))  # first and last, as others test
 EMOTION_CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI")
 LEVELS = ("LO", "MD", "HI", "XX")  # of intensity, XX: not asked for; the others are asked for in one sentence
@@ -49,6 +50,14 @@ def _published() -> Release:
             frozenset({"1013_WSI_DIS_XX", "1013_WSI_SAD_XX"}),
             frozenset({"1017_IWW_ANG_XX", "1017_IWW_FEA_XX"}),
         ),
+        blocks=tuple(tuple(actor for actor in ACTORS if first <= int(actor) <= last) for first, last in BLOCKS),
+        language="en",
+        speech="twelve American English sentences, acted by 91 people in a studio",
+        terms="under the Open Database License (ODbL 1.0), which asks to name it, and its contents are under the "
+        "Database Contents License (DbCL 1.0)",
+        shared=True,
+        citation="H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma: *CREMA-D: Crowd-sourced "
+        "emotional multimodal actors dataset.* IEEE Transactions on Affective Computing 5(4), 2014.",
     )
 
 

@@ -67,6 +67,12 @@ def _published() -> Release:
         sampling_rate=16_000,
         duration_s=(1.22, 8.98),
         stems=frozenset(stems),
+        language="de",
+        speech="ten German sentences, acted by ten people in a studio",
+        terms="in the public domain (CC0 1.0)",
+        shared=True,
+        citation="F. Burkhardt, A. Paeschke, M. Rolfes, W. Sendlmeier, B. Weiss: *A database of German emotional "
+        "speech.* Interspeech 2005.",
     )
 
 

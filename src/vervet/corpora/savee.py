@@ -36,6 +36,10 @@ RELEASE = Release(
         for letter, count in CLIPS.items()
         for number in range(1, count + 1)
     ),
+    language="en",
+    speech="British English sentences, acted by four men in a studio",
+    terms="for research only",
+    citation="S. Haq, P. J. B. Jackson: *Multimodal emotion recognition.* In: Machine Audition, IGI Global, 2010.",
 )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vervet.batch import Item, predict_many
-from vervet.corpora import CORPORA, OWN, Utterance, corpus_root, kind_of, load_corpus
+from vervet.corpora import CORPORA, OWN, PUBLISHED, Utterance, corpus_root, kind_of, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
 from vervet.evaluation.enrolled import COUNTS, others
@@ -63,7 +63,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         Whether a model was trained on recordings of your own, only you can know.
     """
     if on not in CORPORA and not Path(on).exists():
-        raise ValueError(f"{on}: no such corpus, table or folder; corpora are {', '.join(sorted({*CORPORA} - {*OWN}))}")
+        raise ValueError(f"{on}: no such corpus, table or folder; corpora are {', '.join(PUBLISHED)}")
     corpus, root = (on, root) if on in CORPORA else (kind_of(Path(on)), Path(on))
     folder = Path(model)
     run = read_json(folder / "run.json") if (folder / "run.json").is_file() else None

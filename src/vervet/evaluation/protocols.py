@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vervet.corpora import Utterance
+from vervet.corpora import Utterance, release_of
 from vervet.evaluation.leakage import overlapping
 
 PROTOCOLS = ("paper", "clip", "sentence", "speaker", "speakers", "table", "all")
@@ -19,7 +19,6 @@ TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1  # of what is not test
 PAPER_VALIDATION_SHARE = 0.025  # of what is not test; trained on too, since the published split leaves nothing aside
 BLOCKS = 5  # of sentences, and of speakers under `speakers`
-CREMAD_ACTOR_BLOCKS = ((1001, 1018), (1019, 1036), (1037, 1054), (1055, 1072), (1073, 1091))
 
 
 @dataclass(frozen=True)
@@ -234,10 +233,10 @@ def _sentence(utterances: Sequence[Utterance], fold: int, seed: int, versions: t
 
 def _speaker(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
     by_speaker = _by("speaker", utterances)
-    blocks = [(speaker,) for speaker in sorted(by_speaker)]
-    if {utterance.corpus for utterance in utterances} == {"cremad"}:
-        blocks = [tuple(s for s in sorted(by_speaker) if low <= int(s) <= high) for low, high in CREMAD_ACTOR_BLOCKS]
-    return _blocked(by_speaker, [block for block in blocks if block], "speaker", fold, versions)
+    published = release_of(next((utterance.corpus for utterance in utterances), "")).blocks
+    there = [tuple(speaker for speaker in block if speaker in by_speaker) for block in published]
+    blocks = [block for block in there if block] or [(speaker,) for speaker in sorted(by_speaker)]
+    return _blocked(by_speaker, blocks, "speaker", fold, versions)
 
 
 def _speakers(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):

@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from vervet.corpora import OWN
+from vervet.corpora import OWN, PUBLISHED, release_of
 from vervet.evaluation.metrics import Scores, from_confusion, mean_spread, pooled
 from vervet.files import write_whole
 
 Record = dict[str, Any]
 
-CORPORA = {"emodb": "EmoDB", "savee": "SAVEE", "cremad": "CREMA-D"}
 NETWORKS = ("teacher", "teacher-large", "student")
-# How many folds each protocol has; those of `speaker` are speakers, or CREMA-D's blocks of actors.
+# How many folds each protocol has; those of `speaker` are speakers, or blocks of them.
 FOLDS = {"paper": 5, "clip": 5, "sentence": 5}
-SPEAKER_FOLDS = {"emodb": 10, "savee": 4, "cremad": 5}
 
 
 def _text(value: Any) -> bool:
@@ -344,7 +342,7 @@ def summarise(records: Sequence[Record]) -> list[Record]:
 
 def _row_order(key: tuple) -> tuple:
     corpus, protocol, network, recipe, folds = key
-    known = [*CORPORA, corpus].index(corpus), [*FOLDS, "speaker", protocol].index(protocol)
+    known = [*PUBLISHED, corpus].index(corpus), [*FOLDS, "speaker", protocol].index(protocol)
     return (*known, corpus, protocol, recipe, [*NETWORKS, network].index(network), network, -len(folds), folds)
 
 
@@ -361,7 +359,10 @@ def all_folds(corpus: str, protocol: str) -> int | None:
     int or None
         None where it is not known, as for tables with their own split.
     """
-    return SPEAKER_FOLDS.get(corpus) if protocol == "speaker" else FOLDS.get(protocol)
+    if protocol != "speaker":
+        return FOLDS.get(protocol)
+    release = release_of(corpus)
+    return len(release.blocks or release.speakers) or None
 
 
 def _pool(members: Sequence[Record]) -> Record:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from vervet.config import VERSIONS
+from vervet.corpora import title_of
 from vervet.evaluation.ablation import Ablation, ablations, is_ablation
 from vervet.evaluation.claims import CLAIMS, ERRORS, Claim, Evidence, Verdict, between, evidence
 from vervet.evaluation.metrics import mean_spread
-from vervet.evaluation.records import CORPORA, NETWORKS, Record, all_folds, key_of, load, order, summarise
+from vervet.evaluation.records import NETWORKS, Record, all_folds, key_of, load, order, summarise
 from vervet.files import write_whole
 
 OLDER = "-1429"  # ends the name of networks whose second head read 1,429 functionals, before it heard pitch
@@ -93,7 +94,7 @@ def write(results_path: Path) -> Path:
         figure = enrolled_figure(lines, "What it is worth to know a speaker")
         figure.savefig(results_path.with_name("enrolled.png"))
     for corpus, changes in _compared(records).items():
-        figure = ablation_figure(changes, f"{CORPORA.get(corpus, corpus)}: what each change does to WA")
+        figure = ablation_figure(changes, f"{title_of(corpus)}: what each change does to WA")
         figure.savefig(results_path.with_name(f"ablations-{corpus}.png"))
     return page
 
@@ -115,7 +116,7 @@ def _bars(records: Sequence[Record]) -> list[Record]:
         if row["network"] not in NETWORKS or (not row["leaky"] and total is not None and len(row["folds"]) < total):
             continue
         network = f"{row['network']} ({row['recipe']})"
-        bar = {"corpus": CORPORA.get(row["corpus"], row["corpus"]), "protocol": row["protocol"], "network": network}
+        bar = {"corpus": title_of(row["corpus"]), "protocol": row["protocol"], "network": network}
         limits = {key: row[key] for key in ("wa_interval", "uar_interval")}
         bar |= limits | {"leaky": row["leaky"]} | {key: row[key][0] for key in ("wa", "uar")}
         bars.setdefault((bar["corpus"], bar["protocol"], bar["network"]), bar)
@@ -281,7 +282,7 @@ def _table(rows: Sequence[Record]) -> str:
     body = []
     for row in rows:
         cells = [
-            CORPORA.get(row["corpus"], row["corpus"]),
+            title_of(row["corpus"]),
             f"`{row['protocol']}`" + (" (leaky)" if leaky else ""),
             row["network"],
             f"`{row['recipe']}`",
@@ -322,7 +323,7 @@ def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
     lines = []
     for members in groups:
         first = members[0]
-        corpus, elsewhere = CORPORA.get(first["corpus"], first["corpus"]), first["protocol"].startswith("from ")
+        corpus, elsewhere = title_of(first["corpus"]), first["protocol"].startswith("from ")
         words, *start = first["recipe"].split(" from ")
         recipe, *settings = words.split(" --")
         changed = [setting for setting in settings if not setting.startswith("validate=")]  # which changes who trains
@@ -349,7 +350,7 @@ def _enrolled_parts(records: Sequence[Record]) -> list[str]:
     for members in groups:
         first = members[0]
         cells = [
-            CORPORA.get(first["corpus"], first["corpus"]), f"`{first['protocol']}`, enrolled", first["network"],
+            title_of(first["corpus"]), f"`{first['protocol']}`, enrolled", first["network"],
             f"`{first['recipe']}`", _folds_cell(first | {"folds": first.get("folds", ())}),
             _ranges(one["seed"] for one in members), _score(members),
         ]  # fmt: skip
@@ -381,7 +382,7 @@ def _copies_parts(records: Sequence[Record]) -> list[str]:
     for one in found:
         copies = one["by_version"]
         body.append([
-            CORPORA.get(one["corpus"], one["corpus"]), f"`{one['protocol']}` (leaky)", one["network"],
+            title_of(one["corpus"]), f"`{one['protocol']}` (leaky)", one["network"],
             f"`{one['recipe']}`", str(one["fold"]), str(one["seed"]),
             *(_percent(copies[version]["wa"]) if version in copies else "" for version in versions),
             _percent(one["wa"]),
@@ -400,7 +401,7 @@ def _confidence_parts(records: Sequence[Record]) -> list[str]:
     for one in sorted(found, key=order):
         worth = one["calibration"]
         body.append([
-            CORPORA.get(one["corpus"], one["corpus"]), f"`{one['protocol']}`", one["network"], f"`{one['recipe']}`",
+            title_of(one["corpus"]), f"`{one['protocol']}`", one["network"], f"`{one['recipe']}`",
             str(one["seed"]), f"{one['n_test']:,}", _percent(worth["ece_before"]), _percent(worth["ece"]),
             _percent(one["wa"]), _percent(worth["answered"]),
             "" if worth["wa_answered"] is None else _percent(worth["wa_answered"]),
@@ -421,7 +422,7 @@ def _predicting_parts(records: Sequence[Record]) -> list[str]:
         answers = sum((Counter(counts) for counts in said["answers"].values()), Counter())
         sure = [said[key] for key in ("answered", "wa_answered")] if "answered" in said else [None, None]
         body.append([
-            CORPORA.get(one["corpus"], one["corpus"]), f"`{one['protocol']}`", one["network"], f"`{one['recipe']}`",
+            title_of(one["corpus"]), f"`{one['protocol']}`", one["network"], f"`{one['recipe']}`",
             str(one["seed"]), f"{one['n_test']:,}", _percent(one["wa"]), _percent(said["wa"]),
             *("" if value is None else _percent(value) for value in sure),
             _percent(said["wa_enrolled"]["10"]) if "wa_enrolled" in said else "",
@@ -474,7 +475,7 @@ def _claim_table(found: Sequence[Evidence]) -> str:
     head = ["corpus", "protocol", "said to be better", "than", "seeds", "test clips", "WA, difference", "so it"]
     body = [
         [
-            CORPORA.get(one.corpus, one.corpus),
+            title_of(one.corpus),
             f"`{one.protocol}`" + (" (leaky)" if one.protocol == "paper" else ""),
             *(f"{network}, `{recipe}`" for network, recipe in (one.better, one.other)),
             f"{one.seeds}",
@@ -493,7 +494,7 @@ def _ablation_parts(records: Sequence[Record]) -> list[str]:
     if not found:
         return []
     parts = ["## Ablations: one setting changed", _ABLATIONS]
-    parts += [f"![{CORPORA.get(corpus, corpus)}](ablations-{corpus}.png)" for corpus in _compared(records)]
+    parts += [f"![{title_of(corpus)}](ablations-{corpus}.png)" for corpus in _compared(records)]
     for question in dict.fromkeys(one.question for one in found):
         parts += [f"### {question}", _ablation_table([one for one in found if one.question == question])]
     return parts
@@ -504,7 +505,7 @@ def _ablation_table(found: Sequence[Ablation]) -> str:
             "change"]  # fmt: skip
     body = [
         [
-            CORPORA.get(one.corpus, one.corpus),
+            title_of(one.corpus),
             f"`{one.protocol}`" + (" (leaky)" if one.protocol == "paper" else ""),
             one.network,
             f"`{one.recipe}`",
@@ -534,7 +535,7 @@ def _contrast(rows: Sequence[Record]) -> str:
         honest = score.get((row["corpus"], row["network"], row["recipe"], "speaker"))
         if row["leaky"] and honest:
             lines.append(
-                f"- {CORPORA.get(row['corpus'], row['corpus'])}, {row['network']}, recipe `{row['recipe']}`: "
+                f"- {title_of(row['corpus'])}, {row['network']}, recipe `{row['recipe']}`: "
                 f"WA {_cell(row['wa'])} leaky (folds {_folds_cell(row)}), "
                 f"{_cell(honest['wa'])} on unheard speakers (folds {_folds_cell(honest)})."
             )
@@ -544,7 +545,7 @@ def _contrast(rows: Sequence[Record]) -> str:
 def _gaps(rows: Sequence[Record]) -> str:
     """List what the tables lack of the three corpora under three protocols, teacher and student, by any recipe."""
     lines = []
-    for corpus, name in CORPORA.items():
+    for corpus in PUBLISHED:
         for protocol in ("paper", "clip", "speaker"):
             for network in ("teacher", "student"):
                 found = [
@@ -554,7 +555,8 @@ def _gaps(rows: Sequence[Record]) -> str:
                 ]
                 gap = _gap(found, all_folds(corpus, protocol), protocol)
                 if gap:
-                    lines.append(f"- {name}, `{protocol}`{' (leaky)' if protocol == 'paper' else ''}, {network}: {gap}")
+                    leaky = " (leaky)" if protocol == "paper" else ""
+                    lines.append(f"- {title_of(corpus)}, `{protocol}`{leaky}, {network}: {gap}")
     return "\n".join(lines) or "All folds of all three corpora, teacher and student, are measured under each protocol."
 
 
@@ -588,7 +590,7 @@ def _costs() -> str:
 
 def _references() -> str:
     published = [
-        [CORPORA[corpus], *(f"{scores[key]:.2f}" for key in ("teacher", "student", "figure"))]
+        [title_of(corpus), *(f"{scores[key]:.2f}" for key in ("teacher", "student", "figure"))]
         for corpus, scores in PUBLISHED.items()
     ]
     return "\n\n".join(

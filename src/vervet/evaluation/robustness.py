@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from vervet.audio import Part, read, resample
 from vervet.augment import shift, stretch
+from vervet.corpora import title_of
 from vervet.evaluation.leakage import named, place, read_split
 from vervet.evaluation.metrics import scores
-from vervet.evaluation.records import CORPORA
 from vervet.evaluation.run import read_tested
 from vervet.files import write_json
 from vervet.predict import Predictor, load
@@ -231,7 +231,7 @@ def measure_robustness(
     measured = robustness(parts, predictors[0].labels)
     folds = f"fold {record['fold']}" if len(folders) == 1 else f"{len(folders)} folds"
     network = Path(model).stem if model else f"{record['network']}, {record['recipe']}"
-    title = f"{CORPORA.get(record['corpus'], record['corpus'])}, {folds}, {network}"
+    title = f"{title_of(record['corpus'])}, {folds}, {network}"
     out = folders[0] if len(folders) == 1 else folders[0].parent
     parts_of_name = ("robustness", *(["validation"] if validation else []), *([Path(model).stem] if model else []))
     picture = out / f"{'-'.join(parts_of_name)}.png"

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vervet.config import STAGES, VERSIONS
-from vervet.corpora import OWN
+from vervet.corpora import OWN, PUBLISHED, title_of
 from vervet.evaluation.calibration import calibration_error, softmax
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
-from vervet.evaluation.records import CORPORA
 from vervet.files import read_json, write_whole
 
 
@@ -295,7 +294,7 @@ def present(folder: Path) -> list[dict[str, Any]]:
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     first = records[0]
-    title = f"{CORPORA.get(first['corpus'], first['corpus'])}, fold {first['fold']}"
+    title = f"{title_of(first['corpus'])}, fold {first['fold']}"
     if epochs := history(folder):
         curves_figure(epochs, title, first["protocol"]).savefig(figures / "curves.png", dpi=120)
     for record in records:
@@ -342,7 +341,7 @@ def summary(records: list[dict[str, Any]]) -> str:
             f"{record['n_test']:6d} {record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
         )
     last = records[-1]
-    heard = [CORPORA[name] for name in last["protocol"].replace(",", "").split()[1:] if name in CORPORA]
+    heard = [title_of(name) for name in last["protocol"].replace(",", "").split()[1:] if name in PUBLISHED]
     if last["corpus"] in OWN and heard:
         lines += ["", f"The model has heard {' and '.join(heard)}: clips and voices from there are not new to it"]
     if last["corpus"] in OWN and last["corpus"] in last["protocol"].replace(",", "").split()[1:]:  # of `from …`

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vervet.audio import Part, fit, read, resample
+from vervet.corpora import PUBLISHED, release_of
 from vervet.evaluation.html.charts import clip_chart
 from vervet.evaluation.html.experiment import Experiment
 from vervet.evaluation.leakage import named, place, read_split
@@ -34,31 +35,22 @@ class Terms:
     notice: str
 
 
-TERMS = {
-    "emodb": Terms(
-        True,
-        "Recordings: EmoDB (Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss: A database of German emotional speech, "
-        "Interspeech 2005), CC0 1.0.",
-    ),
-    "cremad": Terms(
-        True,
-        "Recordings: CREMA-D (Cao, Cooper, Keutmann, Gur, Nenkova, Verma, IEEE Transactions on Affective Computing "
-        "5(4), 2014). Contains information from CREMA-D, which is made available under the Open Database License 1.0, "
-        "its contents under the Database Contents License 1.0.",
-    ),
-    "savee": Terms(
-        False,
-        "SAVEE (Haq, Jackson, in Machine Audition, IGI Global, 2010) is for research only; its recordings are "
-        "not to be passed on.",
-    ),
-}
 OWN = Terms(False, "These are recordings of your own; whether they may be passed on is for their owner to say.")
 
 
 def terms_of(corpus: str) -> Terms:
     """Those of a corpus; of several, such as `emodb+savee`, all of them hold."""
-    parts = [TERMS.get(name, OWN) for name in corpus.split("+")]
+    parts = [_terms_of(name) for name in corpus.split("+")]
     return Terms(all(part.audio for part in parts), " ".join(dict.fromkeys(part.notice for part in parts)))
+
+
+def _terms_of(name: str) -> Terms:
+    if name not in PUBLISHED:
+        return OWN
+    release = release_of(name)
+    unless = "" if release.shared else "; its recordings are not to be passed on"
+    cited = release.citation.replace("*", "")
+    return Terms(release.shared, f"{release.title} is {release.terms}{unless}. {cited}")
 
 
 @dataclass(frozen=True)

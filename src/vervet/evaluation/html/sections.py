@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from vervet.config import Vit, merge
+from vervet.corpora import PUBLISHED, release_of, title_of
 from vervet.evaluation.calibration import rejection, reliability
 from vervet.evaluation.complexity import cost
 from vervet.evaluation.html.experiment import Experiment, Network
 from vervet.evaluation.metrics import Measure, Scores, interval, scores, share_interval
-from vervet.evaluation.records import CORPORA
 from vervet.evaluation.robustness import GROUPS
 
 MEASURES: tuple[tuple[Measure, str, str], ...] = (
@@ -29,11 +29,6 @@ PROTOCOLS = {
     "speaker": "speakers are kept apart",
     "speakers": "speakers are kept apart",
     "table": "as the table says",
-}
-SPEECH = {
-    "emodb": "German sentences, acted in a studio",
-    "savee": "British English sentences, acted in a studio by four men",
-    "cremad": "American English sentences, acted in a studio",
 }
 
 
@@ -54,8 +49,9 @@ def title(experiment: Experiment) -> dict[str, str]:
     spoken = "unknown speakers" if "" in speakers else told(len(speakers), "speaker")
     whole = record["n_test"] == sum(row["version"] == "original" for row in experiment.last.rows)
     clips = told(record["n_test"], "clip" if whole else "item")
+    corpora = [title_of(name) for name in record["corpus"].split("+") if name in PUBLISHED]
     return {
-        "corpus": " and ".join(CORPORA.get(name, "recordings of your own") for name in record["corpus"].split("+")),
+        "corpus": " and ".join(corpora) or "recordings of your own",
         "network": record["network"],
         "recipe": record["recipe"],
         "tested": f"{clips} of {spoken}",
@@ -329,7 +325,7 @@ def limits(experiment: Experiment) -> list[str]:
         )
     if "" not in voices and len(voices) < 10:
         said.append(f"{told(len(voices), 'test speaker')}: with other voices the score may be quite different.")
-    if speech := [SPEECH[name] for name in record["corpus"].split("+") if name in SPEECH]:
+    if speech := [release_of(name).speech for name in record["corpus"].split("+") if name in PUBLISHED]:
         said.append(f"The speech is {', and '.join(speech)}. Spontaneous speech and other languages are harder.")
     said.append("The label is the emotion that a clip is filed under. What the speaker felt is not known.")
     if not robustness(experiment):
