@@ -1,4 +1,4 @@
-"""What README.md tells people to type."""
+"""What README.md and docs/predicting.md tell people to type."""
 
 import re
 import shlex
@@ -10,9 +10,10 @@ from vervet.cli import _parser, main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PREDICTING = (ROOT / "docs" / "predicting.md").read_text()
 COMMANDS = [
     line
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for block in re.findall(r"```sh\n(.*?)```", README + PREDICTING, re.S)
     for line in block.replace("\\\n", " ").splitlines()
     if line.startswith("vervet ")
 ]
@@ -39,7 +40,7 @@ def test_predicting_commands_run(monkeypatch, capsys):
 
 def test_python_blocks_run(monkeypatch):
     monkeypatch.chdir(ROOT)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    blocks = re.findall(r"```python\n(.*?)```", README + PREDICTING, re.S)
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
