@@ -465,6 +465,22 @@ def test_a_part_has_a_name_of_its_own(part, fragment):
     assert audio.Part("talk.wav", **part).fragment == fragment
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"start_s": None}, r"<bytes>: \[None\] are no times; give start_s and end_s in seconds"),
+        ({"end_s": "2"}, r"\[0\.0, '2'\] are no times"),
+        ({"channel": True}, "there is no channel True; give a number, 0 the first"),
+        ({"channel": "0"}, "there is no channel '0'; give a number"),
+    ],
+)
+def test_what_is_no_part_is_refused(part, message):
+    with pytest.raises(ValueError, match=message):
+        audio.Part(b"", **part)
+    with pytest.raises(ValueError, match="a part of a part; give the part of the whole that is meant"):
+        audio.Part(audio.Part(b""))
+
+
 def test_too_little_sound_is_refused():
     with pytest.raises(ValueError, match=r"only 0\.050 s of sound, too short"):
         spans((noise(800), RATE), 4, 4)

@@ -276,11 +276,12 @@ def test_faults_of_tables_are_named(capsys, model, tmp_path, content, message):
 
 def test_a_table_names_one_side_of_a_call(capsys, model, tmp_path):
     soundfile.write(tmp_path / "call.wav", np.stack([sine(1, 2.0), sine(6, 2.0)], axis=1), RATE)
-    (tmp_path / "t.csv").write_text("file,channel,end\ncall.wav,0,\ncall.wav,1,1.5\n")
-    records = run_json(capsys, model, tmp_path / "t.csv")
-    assert [(r["end_s"], r["label"], r["channel"]) for r in records] == [(2, LABELS[1], "0"), (1.5, LABELS[6], "1")]
+    (tmp_path / "t.csv").write_text("file,channel,end\ncall.wav,0.0,NaN\ncall.wav,1.0,1.5\ncall.wav,nan,1\n")
     records = run_json(capsys, model, tmp_path / "t.csv", "--channel", "1")
-    assert [r["label"] for r in records] == [LABELS[6], LABELS[6]]
+    assert [(r["end_s"], r["label"]) for r in records] == [(2, LABELS[1]), (1.5, LABELS[6]), (1, LABELS[6])]
+    code, _, err = run(capsys, model, tmp_path / "t.csv", "--out", tmp_path / "o.audformat")
+    assert (code, "audformat has no channels to tell parts by" in err) == (1, True)
+    assert not (tmp_path / "o.audformat").exists()
 
 
 def test_a_bad_row_stops_none_of_the_others(capsys, model, tmp_path):

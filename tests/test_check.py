@@ -327,5 +327,6 @@ def test_a_part_is_what_a_file_of_its_own_would_be(tiny_corpus, tiny_calls):
     both = audio_facts(replace(parts[1].sound, channel=None))
     assert (both.channels, both.samples) == (2, audio_facts(files[1].sound).samples)
     beyond = replace(parts[1], sound=replace(parts[1].sound, end_s=99.0))
+    assert audio_facts(beyond.sound).problem == audio_facts(replace(parts[1].sound, channel=2)).problem == "part"
     with pytest.raises(ValueError, match=r"call_0\.wav#t=.*,99&channel=1: segment .* to 99 s is not within its"):
         clean([parts[0], beyond])

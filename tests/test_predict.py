@@ -54,7 +54,7 @@ def test_a_sampling_rate_is_any_whole_number(predictor, rate):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (None, "None: is no recording; give a path, the bytes of a file, an open binary file, or a pair"),
+        (None, "None: is no recording; give a path, the bytes of a file, an open binary file, a pair"),
         (16_000, "16000: is no recording"),
         (["a.wav", "b.wav"], r"\['a.wav', 'b.wav'\]: is no recording"),
         ((sine(0, 1.0), None), r"<array>: give a pair \(waveform, sampling_rate\), the rate a number of Hz"),
@@ -171,7 +171,7 @@ def test_one_channel_is_heard_alone(predictor, tmp_path):
     [
         ((sine(0, 1.0), RATE), 1, "<array>: there is no channel 1; it has one channel, number 0"),
         ((np.stack([sine(0, 1.0)] * 3, axis=1), RATE), -1, "there is no channel -1; it has channels 0 to 2"),
-        ((np.stack([sine(0, 1.0)] * 3, axis=1), RATE), "left", "there is no channel left"),
+        ((np.stack([sine(0, 1.0)] * 3, axis=1), RATE), "left", "there is no channel 'left'"),
         ((np.stack([sine(0, 1.0)] * 2), RATE), 1, "transpose it"),
         (None, 1, "None: is no recording"),
     ],

@@ -60,7 +60,7 @@ MAY_USE = {
     "speech": {"audio"},
     "predict": {"audio", "hub", "speech"},
     "embedding": {"predict", "audio", "machine"},
-    "audformat": {"audio", "batch", "output", "predict", "machine"},
+    "audformat": {"batch", "corpora", "output", "predict", "machine"},
     "sklearn": {"embedding", "predict"},
     "batch": {"predict", "audio", "corpora", "emotions"},
     "output": {"batch", "predict", "terminal"},

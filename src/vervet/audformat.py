@@ -11,8 +11,8 @@ from typing import Any
 import audformat
 import pandas as pd
 
-from vervet.audio import Part
 from vervet.batch import Item, predict_many
+from vervet.corpora.table import located
 from vervet.machine import cores
 from vervet.output import audformat_header, row
 from vervet.predict import Predictor, load
@@ -34,7 +34,7 @@ def predict(
     Parameters
     ----------
     table : pandas.Index, Series or DataFrame
-        With a filewise or segmented index of audformat, such as `db["emotion"].get()`.
+        With a filewise or segmented index of audformat, such as `db["emotion"].get()`, and perhaps a column `channel`.
     model : str, pathlib.Path or Predictor, optional
         As for `vervet.load`, or what that has returned; the shipped model where not given.
     root : str or pathlib.Path, optional
@@ -63,9 +63,10 @@ def predict(
             "the table has no index of audformat, of files or segments; audformat.utils.read_csv reads one"
         )
     predictor = model if isinstance(model, Predictor) else load(model, threads=1)
+    channels = known["channel"].map(str) if "channel" in known else [""] * len(known)
     items = [
-        Item(Part(Path(root) / file, start.total_seconds(), None if pd.isna(end) else end.total_seconds()), file)
-        for file, start, end in audformat.utils.to_segmented_index(known.index)
+        Item(located(Path(root) / file, {"start": str(start), "end": str(end), "channel": channel}), file)
+        for (file, start, end), channel in zip(audformat.utils.to_segmented_index(known.index), channels, strict=True)
     ]
     rows: list[list[Any]] = []
     places: list[int] = []  # in the table, of each row

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from numbers import Integral, Real
 from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -58,6 +59,15 @@ class Part:
     end_s: float | None = None  # None: the end of the recording
     channel: int | None = None  # the only one that is heard, 0 the first; None: the mean of all
 
+    def __post_init__(self) -> None:
+        if isinstance(self.sound, Part):
+            raise ValueError(f"{name_of(self.sound)}: a part of a part; give the part of the whole that is meant")
+        times = [self.start_s] if self.end_s is None else [self.start_s, self.end_s]
+        if not all(isinstance(time, Real) for time in times):
+            raise ValueError(f"{name_of(self.sound)}: {times} are no times; give start_s and end_s in seconds")
+        if self.channel is not None and (isinstance(self.channel, bool) or not isinstance(self.channel, Integral)):
+            raise ValueError(f"{name_of(self.sound)}: there is no channel {self.channel!r}; give a number, 0 the first")
+
     @property
     def fragment(self) -> str:
         """The part in the notation of web addresses, such as `#t=1.5,3.2&channel=0`; empty, if it is the whole."""
@@ -68,6 +78,10 @@ class Part:
 
 
 Sound = Encoded | tuple[np.ndarray, int] | Part
+
+
+class NoSuchPart(ValueError):
+    """A stretch or a channel that a recording does not have."""
 
 
 class NotAudio(ValueError):
@@ -622,9 +636,9 @@ def _array(samples: np.ndarray, sampling_rate: int, name: str, channel: int | No
 
 
 def _check_channel(channel: int | None, channels: int, name: str) -> None:
-    if channel is not None and not (isinstance(channel, int | np.integer) and 0 <= channel < channels):
+    if channel is not None and not (0 <= channel < channels):
         there = "one channel, number 0" if channels == 1 else f"channels 0 to {channels - 1}"
-        raise ValueError(f"{name}: there is no channel {channel}; it has {there}")
+        raise NoSuchPart(f"{name}: there is no channel {channel}; it has {there}")
 
 
 def _mixed(block: np.ndarray, channel: int | None, name: str, first: int, sampling_rate: int) -> np.ndarray:
@@ -656,10 +670,11 @@ def _stretch(recording: Recording, start_s: float, end_s: float | None) -> Recor
     # tables round their times, so that an end may lie a little behind the true one
     if not 0 <= start_s < stop_s <= duration_s + SHORTEST_S or start_s >= duration_s:
         within = f"is not within its {duration_s:.2f} s"
-        raise ValueError(f"{recording.name}: segment {start_s:g} to {stop_s:g} s {within}; correct it")
+        raise NoSuchPart(f"{recording.name}: segment {start_s:g} to {stop_s:g} s {within}; correct it")
     first = min(round(start_s * rate), recording.frames - 1)
     last = min(max(round(stop_s * rate), first + 1), recording.frames)
     return recording._replace(
+        name=f"{recording.name}{Part('', start_s, end_s).fragment}",
         frames=last - first,
         decode=lambda begin, end: recording.decode(first + begin, first + end),
         start_s=first / rate,

@@ -104,7 +104,7 @@ def find(paths: Iterable[str | Path], table: str | None = None, channel: int | N
     table : str, optional
         Then each path is the folder of an audformat database, and stands for its table of this name.
     channel : int, optional
-        The only one of each recording that is heard, 0 the first, whatever a table says.
+        The only one of each recording that is heard, 0 the first, unless a table names another.
 
     Yields
     ------
@@ -114,7 +114,11 @@ def find(paths: Iterable[str | Path], table: str | None = None, channel: int | N
     for path in map(str, paths):
         try:
             for item in _find(path if table is None else _table_of(path, table)):
-                yield item if channel is None else replace(item, sound=replace(item.part, channel=channel))
+                yield (
+                    item
+                    if channel is None or item.part.channel is not None
+                    else replace(item, sound=replace(item.part, channel=channel))
+                )
         except (ValueError, OSError) as error:
             yield Item(Path(path), path, problem=str(error))
 

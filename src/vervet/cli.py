@@ -111,7 +111,11 @@ def _parser() -> argparse.ArgumentParser:
         "--speech-only", action="store_true", help="leave out windows in which nobody speaks, and not only silent ones"
     )
     sub.add_argument(
-        "--channel", type=int, default=None, metavar="N", help="hear this one alone, 0 is the first; default: the mean"
+        "--channel",
+        type=int,
+        default=None,
+        metavar="N",
+        help="hear this one alone, 0 is the first; default: that of the table, else the mean",
     )
     sub.add_argument("--whole", action="store_true", help="one answer for each recording: the mean over its windows")
     sub.add_argument(

@@ -680,6 +680,6 @@ def _sound(source: Any) -> audio.Sound:
     elif not isinstance(source, str | os.PathLike | bytes | np.ndarray) and not hasattr(source, "read"):
         raise ValueError(
             f"{source!r:.40}: is no recording; give a path, the bytes of a file, an open binary file, "
-            "or a pair (waveform, sampling_rate)"
+            "a pair (waveform, sampling_rate), or a vervet.Part of one of these"
         )
     return cast(audio.Sound, source)

@@ -87,11 +87,11 @@ def _measured(run: Path) -> dict[str, Any]:
 
 
 def _licence(corpora: Sequence[str], given: str | None) -> str:
-    if bound := [release.title for release in _releases(corpora) if not release.shared]:
+    if bound := [release for release in _releases(corpora) if not release.shared]:
         others = [title_of(name) for name in PUBLISHED if release_of(name).shared]
         raise ValueError(
-            f"{' and '.join(bound)} is for research only, so weights that learnt from it are not published; keep them "
-            f"to yourself, or train on {' or '.join(others)}"
+            f"{bound[0].title} is {bound[0].terms}, so weights that learnt from it are not published; keep them to "
+            f"yourself, or train on {' or '.join(others)}"
         )
     unknown = [corpus for corpus in corpora if corpus not in PUBLISHED]
     if unknown and not given:

@@ -92,6 +92,8 @@ def opened(
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: the name of an output ends in {', '.join(SUFFIXES)}")
+    if path.suffix == ".audformat" and "channel" in columns:
+        raise ValueError(f"{path}: audformat has no channels to tell parts by; name a .csv, .jsonl or .parquet")
     if path.suffix in NEEDS:
         importlib.import_module(NEEDS[path.suffix])  # where it is missing, that should be known before a file is made
     run: dict[str, Any] = {"vervet": __version__, "model": predictor.digest[:16]}

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from vervet.audio import LFS_POINTER, SHORTEST_S, Part, is_silent, name_of, opened, part_of
+from vervet.audio import LFS_POINTER, SHORTEST_S, NoSuchPart, Part, is_silent, name_of, opened, part_of
 from vervet.corpora import Fault, Release, Utterance, corpus_root, release_of, survey
 from vervet.machine import cores
 
@@ -250,7 +250,9 @@ def audio_facts(sound: Path | Part) -> AudioFacts:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 advice = "fetch the audio with `git lfs pull`, or from the publisher"
                 return AudioFacts(problem="lfs-pointer", message=f"a Git LFS pointer, no audio; {advice}")
-        return _measured(part_of(sound), path)
+        return _measured(part_of(sound))
+    except NoSuchPart as error:
+        return AudioFacts(problem="part", message=str(error).removeprefix(f"{path}: "))
     except ValueError as error:
         message = str(error).removeprefix(f"{path}: ")
         kind = "empty" if message.startswith("has a header but no samples") else "unreadable"
@@ -259,13 +261,13 @@ def audio_facts(sound: Path | Part) -> AudioFacts:
         return AudioFacts(problem="unreadable", message=f"not audio that can be read ({_reason(error)}); copy it again")
 
 
-def _measured(part: Part, path: Path) -> AudioFacts:
+def _measured(part: Part) -> AudioFacts:
     with opened(part) as recording:
         waveform = np.concatenate(list(recording.decode(0, recording.frames)))
     samples = waveform[:, None]  # (samples, channels)
     if recording.channels > 1:  # which were mixed down
         # not by its name: where that ends in .raw, soundfile asks for a sampling rate, whatever the file is
-        with path.open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+        with open(name_of(part), "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
             sound.seek(round(recording.start_s * recording.sampling_rate))
             samples = sound.read(len(waveform), dtype="float32", always_2d=True)
     content = hashlib.sha256(f"{recording.sampling_rate} {recording.channels} ".encode())

@@ -53,8 +53,8 @@ def _published() -> Release:
         blocks=tuple(tuple(actor for actor in ACTORS if first <= int(actor) <= last) for first, last in BLOCKS),
         language="en",
         speech="twelve American English sentences, acted by 91 people in a studio",
-        terms="under the Open Database License (ODbL 1.0), which asks to name it, and its contents are under the "
-        "Database Contents License (DbCL 1.0)",
+        terms="made available under the Open Database License (ODbL 1.0), which asks to name it, and its contents "
+        "under the Database Contents License (DbCL 1.0)",
         shared=True,
         citation="H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma: *CREMA-D: Crowd-sourced "
         "emotional multimodal actors dataset.* IEEE Transactions on Affective Computing 5(4), 2014.",

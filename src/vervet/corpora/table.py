@@ -162,10 +162,10 @@ def located(path: Path, row: Mapping[str, str]) -> Path | Part:
     start_s, end_s = seconds(row.get("start", "")) or 0.0, seconds(row.get("end", ""))
     if end_s is not None and end_s <= start_s:
         raise ValueError(f"ends at {end_s:g} s, and begins at {start_s:g} s; correct one of them")
-    channel = row.get("channel", "").strip()
-    if channel and not re.fullmatch("[0-9]{1,2}", channel):
+    channel = _known(row.get("channel", ""))
+    if channel and not re.fullmatch(r"[0-9]{1,2}(\.0*)?", channel):  # a column with gaps becomes one of decimals
         raise ValueError(f"channel {channel!r} is not a number, 0 the first, empty the mean of all; rename the column?")
-    part = Part(path, start_s, end_s, int(channel) if channel else None)
+    part = Part(path, start_s, end_s, int(float(channel)) if channel else None)
     return part if part.fragment else path
 
 
@@ -173,22 +173,28 @@ _TIME = re.compile(r"(?:(\d+) days?,? ?)?(?:(\d+):(\d\d):(\d\d(?:\.\d*)?))?")
 
 
 def seconds(text: str) -> float | None:
-    """Read a time of a table: `1.5`, or `0 days 00:00:01.5` as audformat writes it; None is its `NaT`, and nothing.
+    """Read a time of a table: `1.5`, or `0 days 00:00:01.5` as audformat writes it; None is a gap.
 
     Raises
     ------
     ValueError
         If it is neither.
     """
-    text = text.strip()
-    if text in ("", "NaT"):
+    text = _known(text)
+    if not text:
         return None
     if re.fullmatch(r"(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
         return float(text)
     if not (match := _TIME.fullmatch(text)):
         raise ValueError(f"{text!r} is not a time; write seconds (1.5) or '0 days 00:00:01.5'")
-    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    days, hours, minutes, rest = (float(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def _known(text: str) -> str:
+    """A value without what tables write where there is none."""
+    text = text.strip()
+    return "" if text.casefold() in ("nat", "nan", "<na>") else text
 
 
 def _utterance(row: dict[str, str], sound: Path | Part, emotions: Collection[str]) -> Utterance:

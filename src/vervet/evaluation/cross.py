@@ -128,7 +128,7 @@ def _answers(
     rows = [{"emotion": clip.emotion, "speaker": clip.speaker} for clip in clips]
     speakers = [clip.speaker for clip in clips]
     enrols = predictor.enrols and all(speakers)
-    items = (Item(clip.sound, str(clip.path)) for clip in clips)
+    items = (Item(clip.sound, str(clip)) for clip in clips)
     with (
         closing(predict_many(predictor, items, jobs=cores())) as answers,
         tqdm(total=len(clips) * (2 if enrols else 1), desc="clips", unit="clip", disable=None) as bar,
@@ -174,4 +174,4 @@ def _answers(
 
 def _told(predictor: Predictor, clip: Utterance) -> Prediction:
     """What a model that knows the speaker answers."""
-    return predictor.whole(predictor.hear(clip.sound, *predictor.windowing(None, None), str(clip.path))[0])
+    return predictor.whole(predictor.hear(clip.sound, *predictor.windowing(None, None), str(clip))[0])

@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from vervet.audio import Part, part_of
+from vervet.audio import Part, name_of, part_of
 from vervet.corpora.check import facts_of
 from vervet.corpora.table import PART, SPLITS, known, located, read_rows
 from vervet.emotions import canonical
@@ -20,7 +20,7 @@ from vervet.emotions import canonical
 SIDES = ("train", "validation", "test")
 COLUMNS = ("file", "split")
 OPTIONAL_COLUMNS = ("source", "version", "emotion", "speaker", "sentence", "corpus", *PART)
-OVERLAP = 0.5  # of the longer of two parts; with as much in common, what was learnt of one is known of the other
+HEARD = 0.5  # share of a part; with as much of it on another side, what was learnt there is known of it
 EXAMPLES = 6  # names that the text gives of what is shared; the JSON gives all
 
 
@@ -47,7 +47,7 @@ class Shared:
     siblings: int  # of these, items of which the first side holds a version, an exact copy or half of the sound
     clips: tuple[str, ...]  # with versions on both sides
     duplicates: tuple[tuple[str, ...], ...]  # files of different clips on both sides with exactly the same samples
-    overlaps: tuple[tuple[str, str], ...]  # parts of one file, one of each side, that are in large part the same
+    overlaps: tuple[str, ...]  # other parts of which half or more is also in parts of the first side
     speakers: tuple[str, ...]
     sentences: tuple[str, ...]
 
@@ -160,13 +160,15 @@ def audit(rows: Sequence[Mapping[str, str]], root: Path | None = None) -> Audit:
             raise ValueError(f"the split has no row with split {side}; without it there is nothing to audit")
     shared = tuple(_shared(first, second, by_side) for first, second in combinations(SIDES, 2))
     with_test = [pair for pair in shared if pair.sides[1] == "test"]
-    files = {item.file: item.content for item in items}
+    files: dict[Any, bool] = {}
+    for item in items:
+        files[item.part.sound] = files.get(item.part.sound, True) and bool(item.content)
     finding = Audit(
         items={side: len(by_side[side]) for side in SIDES},
         shared=shared,
         contradictory=_contradictory(items),
         files=len(files),
-        files_read=sum(bool(content) for content in files.values()),
+        files_read=sum(files.values()),
         leaky=any(pair.siblings for pair in with_test),
         speaker_independent=(
             not any(pair.speakers for pair in with_test) if all(item.speaker for item in items) else None
@@ -193,7 +195,7 @@ def _items(rows: Sequence[Mapping[str, str]], root: Path | None) -> list[Item]:
     return [
         Item(
             file=f"{row['file']}{part.fragment}",
-            part=dataclasses.replace(part, sound=apart(row, row["file"])),
+            part=dataclasses.replace(part, sound=apart(row, _path(row, place))),
             side=known(row["split"], SPLITS, "split"),
             clip=apart(row, row.get("source") or f"{row['file']}{part.fragment}"),
             speaker=apart(row, row.get("speaker", "")),
@@ -203,6 +205,11 @@ def _items(rows: Sequence[Mapping[str, str]], root: Path | None) -> list[Item]:
         )
         for row, place, part in zip(rows, places, map(_row_part, rows), strict=True)
     ]
+
+
+def _path(row: Mapping[str, str], place: Path | Part | None) -> str:
+    """One spelling of a file, however the row has it."""
+    return os.path.normpath(row["file"]) if place is None else os.path.realpath(name_of(place))
 
 
 def _row_part(row: Mapping[str, str]) -> Part:
@@ -226,49 +233,54 @@ def place(row: Mapping[str, str], root: Path | None = None) -> Path | Part | Non
     return next((located(path, row) for path in candidates if path.is_file()), None)
 
 
-def overlapping(first: Sequence[Part], second: Sequence[Part]) -> list[tuple[int, int]]:
-    """Find what two sides have in common of the same recordings.
+def heard_shares(known: Sequence[Part], asked: Sequence[Part]) -> list[float]:
+    """Say how much of the sound of each part others have in common with it.
 
     Parameters
     ----------
-    first, second : sequence of Part
-        Of each side; their `sound` is the name of a file.
+    known : sequence of Part
+        What is heard in training, perhaps; their `sound` is the name of a file.
+    asked : sequence of Part
+        What is tested.
 
     Returns
     -------
-    list of (int, int)
-        Which of the first and which of the second are of one file and channel and have half of the longer one in
-        common, or more; or anything, where the end of one is not known. Two whole files are no parts.
+    list of float
+        For each that is asked the share of its time that the known ones of its file and channel have, all together, 0
+        to 1; 1 where it has no end and anything is in common. All 0 where there are nothing but whole files.
     """
-    if not any(part.fragment for part in (*first, *second)):
-        return []
-    by_file: dict[Any, list[tuple[float, int]]] = {}
-    for index, part in enumerate(first):
-        by_file.setdefault(part.sound, []).append((part.start_s, index))
-    longest = {sound: max(_end(first[index]) - start for start, index in own) for sound, own in by_file.items()}
-    for own in by_file.values():
-        own.sort()
-    pairs = []
-    for index, part in enumerate(second):
-        own = by_file.get(part.sound, [])
-        begin = bisect_left(own, (part.start_s - longest.get(part.sound, 0.0), -1))
-        for _, other in own[begin : bisect_left(own, (_end(part), -1))]:
-            if _much_in_common(first[other], part):
-                pairs.append((other, index))
-    return pairs
+    if not any(part.fragment for part in (*known, *asked)):
+        return [0.0] * len(asked)
+    by_file: dict[Any, list[Part]] = {}
+    for part in known:
+        by_file.setdefault(part.sound, []).append(part)
+    stretches: dict[Any, list[tuple[float, float]]] = {}
+    for sound, channel in dict.fromkeys((part.sound, part.channel) for part in asked):
+        together = [one for one in by_file.get(sound, ()) if None in (channel, one.channel) or one.channel == channel]
+        stretches[sound, channel] = _joined(sorted((one.start_s, _end(one)) for one in together))
+    return [_share(stretches[part.sound, part.channel], part.start_s, _end(part)) for part in asked]
 
 
 def _end(part: Part) -> float:
     return math.inf if part.end_s is None else part.end_s
 
 
-def _much_in_common(one: Part, other: Part) -> bool:
-    if one.channel != other.channel and None not in (one.channel, other.channel):
-        return False
-    common_s = min(_end(one), _end(other)) - max(one.start_s, other.start_s)
-    if math.inf in (_end(one), _end(other)):
-        return common_s > 0 and bool(one.fragment or other.fragment)
-    return common_s >= OVERLAP * max(_end(one) - one.start_s, _end(other) - other.start_s)
+def _joined(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Sorted spans as such that have nothing in common."""
+    joined: list[tuple[float, float]] = []
+    for start, end in spans:
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _share(stretches: Sequence[tuple[float, float]], start: float, end: float) -> float:
+    first = max(0, bisect_left(stretches, (start, start)) - 1)  # that before may reach into it
+    last = bisect_left(stretches, (end, end))
+    common = sum(max(0.0, min(end, b) - max(start, a)) for a, b in stretches[first:last])
+    return float(common > 0) if math.isinf(end) else common / (end - start)
 
 
 def _emotion(label: str) -> str:
@@ -283,17 +295,18 @@ def _shared(first: str, second: str, by_side: Mapping[str, Sequence[Item]]) -> S
     left, right = by_side[first], by_side[second]
     clips = {item.clip for item in left} & {item.clip for item in right}
     contents = ({item.content for item in left} & {item.content for item in right}) - {""}
-    pairs = overlapping([item.part for item in left], [item.part for item in right])
-    overlaps = [(one, other) for one, other in pairs if left[one].clip != right[other].clip]
-    heard = {index for _, index in overlaps}
-    alike = [item.clip in clips or item.content in contents or n in heard for n, item in enumerate(right)]
+    shares = heard_shares([item.part for item in left], [item.part for item in right])
+    overlaps = {
+        item.file for item, share in zip(right, shares, strict=True) if share >= HEARD and item.clip not in clips
+    }
+    alike = [item.clip in clips or item.content in contents or item.file in overlaps for item in right]
     return Shared(
         sides=(first, second),
         items=len(right),
         siblings=sum(alike),
         clips=tuple(sorted(clips)),
         duplicates=_duplicates(left, right, contents),
-        overlaps=tuple(sorted({(left[one].file, right[other].file) for one, other in overlaps})),
+        overlaps=tuple(sorted(overlaps)),
         speakers=tuple(sorted(({item.speaker for item in left} & {item.speaker for item in right}) - {""})),
         sentences=tuple(sorted(({item.sentence for item in left} & {item.sentence for item in right}) - {""})),
     )
@@ -415,7 +428,7 @@ def _shared_text(shared: Shared, speakers_known: bool, sentences_known: bool) ->
         f"{shared.sides[0]} and {shared.sides[1]}",
         told("clips on both sides", shared.clips),
         told("exact copies of other clips", [" = ".join(group) for group in shared.duplicates]),
-        *([told("parts that overlap", [" and ".join(pair) for pair in shared.overlaps])] if shared.overlaps else []),
+        *([told("parts that overlap", shared.overlaps)] if shared.overlaps else []),
         told("speakers on both sides", shared.speakers, speakers_known),
         told("sentences on both sides", shared.sentences, sentences_known),
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vervet.corpora import Utterance, release_of
-from vervet.evaluation.leakage import overlapping
+from vervet.evaluation.leakage import HEARD, heard_shares
 
 PROTOCOLS = ("paper", "clip", "sentence", "speaker", "speakers", "table", "all")
 LEAKY = ("paper",)  # versions of one clip stand on both sides
@@ -122,7 +122,7 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
     ------
     ValueError
         For an unknown protocol, a fold out of range, too few speakers, or a side left empty; unless it is leaky anyway,
-        for parts that are tested and have half of the longer one or more in common with others that are not.
+        for tested parts of which others that are not tested have half or more.
     """
     makers = {
         "paper": _paper, "clip": _clip, "sentence": _sentence, "speaker": _speaker, "speakers": _speakers,
@@ -147,19 +147,20 @@ def split(utterances: Sequence[Utterance], protocol: str, fold: int, seed: int, 
 
 
 def _check_apart(sides: Split) -> None:
-    """Refuse to call honest a test of parts that are in large part the same as others in training or validation."""
-    utterances = {name: [sample.utterance for sample in side] for name, side in sides.sides.items()}
-    if sides.leaky or not any(u.part.fragment for side in utterances.values() for u in side):
+    """Refuse to call honest a test of parts that training or validation hears most of."""
+    others = sides.train + sides.validation
+    heard, tested = (list(dict.fromkeys(sample.utterance for sample in side)) for side in (others, sides.test))
+    if sides.leaky or not any(utterance.part.fragment for utterance in (*heard, *tested)):
         return
-    parts = {name: [replace(u.part, sound=str(u.path.resolve())) for u in side] for name, side in utterances.items()}
-    for side in ("train", "validation"):
-        if shared := overlapping(parts[side], parts["test"]):
-            first, second = utterances[side][shared[0][0]], utterances["test"][shared[0][1]]
-            raise ValueError(
-                f"protocol {sides.protocol}, fold {sides.fold}: {first.name} ({side}) and {second.name} (test) are in "
-                f"large part the same sound, one of {len(shared)} such pairs; leave one of each out, or choose a "
-                "protocol that keeps them together, such as speaker"
-            )
+    names = {path: str(path.resolve()) for path in {utterance.path for utterance in (*heard, *tested)}}
+    known, asked = ([replace(one.part, sound=names[one.path]) for one in side] for side in (heard, tested))
+    shares = heard_shares(known, asked)
+    if alike := [index for index, share in enumerate(shares) if share >= HEARD]:
+        raise ValueError(
+            f"protocol {sides.protocol}, fold {sides.fold}: {len(alike)} of {len(tested)} tested clips are for half or "
+            f"more the same sound as clips of training or validation, the first {tested[alike[0]].name} "
+            f"({shares[alike[0]]:.0%}); leave out parts that overlap, or keep them on one side by a column split"
+        )
 
 
 def _part(utterance: Utterance) -> dict[str, str]:
@@ -255,7 +256,7 @@ def _by(attribute: str, utterances: Sequence[Utterance]) -> dict[str, list[Utter
     for utterance in utterances:
         name = getattr(utterance, attribute)
         if not name:
-            raise ValueError(f"{utterance.path}: protocol {attribute} needs the {attribute} of every utterance")
+            raise ValueError(f"{utterance}: protocol {attribute} needs the {attribute} of every utterance")
         groups[name].append(utterance)
     return groups
 
@@ -282,7 +283,7 @@ def _table(utterances: Sequence[Utterance], fold: int, seed: int, versions: tupl
     sides: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
         if not utterance.split:
-            raise ValueError(f"{utterance.path}: protocol table needs a split (train, validation, test) in every row")
+            raise ValueError(f"{utterance}: protocol table needs a split (train, validation, test) in every row")
         sides[utterance.split].append(utterance)
     if sides["train"] and not sides["validation"]:
         rng = np.random.default_rng([seed, 3])

@@ -109,7 +109,8 @@ def _hashes(utterances: Sequence[Utterance]) -> list[str]:
     """A hash of the content of every recording; of a part of one, of which part it is as well."""
     of_file: dict[Path, str] = {}
     for path in dict.fromkeys(utterance.path for utterance in utterances):
-        of_file[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            of_file[path] = hashlib.file_digest(file, "sha256").hexdigest()
 
     def told(utterance: Utterance) -> str:
         whole, fragment = of_file[utterance.path], utterance.part.fragment

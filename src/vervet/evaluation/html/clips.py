@@ -48,9 +48,11 @@ def _terms_of(name: str) -> Terms:
     if name not in PUBLISHED:
         return OWN
     release = release_of(name)
-    unless = "" if release.shared else "; its recordings are not to be passed on"
-    cited = release.citation.replace("*", "")
-    return Terms(release.shared, f"{release.title} is {release.terms}{unless}. {cited}")
+    if release.shared:
+        terms = f"Contains information from {release.title}, which is {release.terms}."
+    else:
+        terms = f"{release.title} is {release.terms}; its recordings are not to be passed on."
+    return Terms(release.shared, f"{terms} {release.citation.replace('*', '')}")
 
 
 @dataclass(frozen=True)
