@@ -77,6 +77,19 @@ def test_noise_fills_the_padded_zone_and_the_rest_stays_black():
     assert not made["shift"][: int(1.25 * RATE)].any()
 
 
+def test_noise_may_be_as_loud_as_the_clip():
+    made = {}
+    for relative in (False, True):
+        augment = Augment(noise_relative=relative)
+        made[relative] = [
+            version(gain * tone(300, 1), "noise", augment, FrontEnd(), np.random.default_rng(0)) for gain in (1.0, 0.1)
+        ]
+    assert made[False][0][RATE * 2 :].std() == pytest.approx(made[False][1][RATE * 2 :].std())
+    np.testing.assert_allclose(made[True][1], 0.1 * made[True][0], atol=1e-6)
+    peak = float(np.abs(tone(300, 1)).max())
+    assert made[True][0][RATE * 2 :].std() == pytest.approx(0.005 * peak, rel=0.02)
+
+
 def test_unknown_version():
     with pytest.raises(ValueError, match="unknown version 'echo'; known are original, speed, noise, shift"):
         version(tone(300, 1), "echo", Augment(), FrontEnd(), np.random.default_rng(0))

@@ -90,7 +90,8 @@ def version(
         case "speed":
             return fit(stretch(waveform, float(rng.choice(augment.speeds))), front_end.samples)
         case "noise":
-            return add_noise(fit(waveform, front_end.samples), augment.noise_sigma, rng)
+            scale = float(np.abs(waveform).max(initial=0.0)) if augment.noise_relative else 1.0
+            return add_noise(fit(waveform, front_end.samples), scale * augment.noise_sigma, rng)
         case "shift":
             return fit(shift(waveform, augment.shift_s, front_end.sampling_rate), front_end.samples)
     raise ValueError(f"unknown version {name!r}; known are original, speed, noise, shift")

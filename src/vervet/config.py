@@ -104,6 +104,7 @@ class Augment:
 
     speeds: tuple[float, ...] = (0.8, 0.9, 1.1, 1.2)  # one is drawn per clip; pitch is kept
     noise_sigma: float = 0.005  # of full scale; white, added after padding
+    noise_relative: bool = False  # of each clip's peak instead
     shift_s: float = 1.25  # the clip starts this much later, what leaves the window is cut
     versions: tuple[str, ...] = VERSIONS
     online: Online = field(default_factory=Online)
