@@ -297,8 +297,8 @@ def test_what_nothing_can_be_learnt_from_is_refused(base, tmp_path, capsys):
     assert f"{tmp_path / 'empty' / 'zeal'}: no audio files" in refused(tmp_path / "empty")
     (tones(tmp_path / "broken") / "awe" / "3.wav").write_bytes(b"RIFF")
     assert f"{tmp_path / 'broken' / 'awe' / '3.wav'}: not audio that can be decoded" in refused(tmp_path / "broken")
-    segments = table(few / "clips.csv", ["awe/0.wav,awe,0,1"], "file,emotion,start,end")
-    assert "a part of the file, 0 to 1" in refused(segments)
+    segments = table(few / "clips.csv", ["awe/0.wav,awe,1,0"], "file,emotion,start,end")
+    assert "line 2 of clips.csv: ends at 0 s, and begins at 1 s" in refused(segments)
 
 
 def test_settings_that_are_the_bases_own_are_refused(base, tmp_path, capsys):
