@@ -118,12 +118,7 @@ def read(source: Sound) -> tuple[np.ndarray, int]:
         return np.concatenate(blocks), recording.sampling_rate
 
 
-def windows(
-    source: Sound,
-    sampling_rate: int,
-    window_s: float,
-    hop_s: float,
-) -> Iterator[Window]:
+def windows(source: Sound, sampling_rate: int, window_s: float, hop_s: float) -> Iterator[Window]:
     """Read a recording window by window, at the sampling rate asked for.
 
     Windows start at 0, `hop_s`, 2 `hop_s` and so on, of a `Part` from its start, until the end is covered. The last one
