@@ -464,6 +464,8 @@ def _study(args: argparse.Namespace) -> int:
     if args.missing and args.results.exists():
         wanted = unfiled(jobs, load(args.results))
         jobs = with_lenders(wanted, jobs)
+        if not wanted:
+            print(f"vervet study: {args.results} holds every run of {args.study}", file=sys.stderr)
     if args.list:
         for job in jobs:
             if not job.finished:
