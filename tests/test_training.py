@@ -805,7 +805,8 @@ def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatc
     assert all(job.finished for job in jobs)
     assert main(["study", str(study), *more[:4], "--out", str(tmp_path / "elsewhere"), "--missing", "--list"]) == 0
     told = capsys.readouterr()
-    assert told.out == "" and "results.json holds every run of" in told.err
+    assert told.out == ""
+    assert "results.json holds every run of" in told.err
     assert main(["study", str(study), *more[:4], "--out", str(tmp_path / "elsewhere"), "--list"]) == 0
     assert [Path(line).name for line in capsys.readouterr().out.split()] == ["fold-0", "fold-1"]
     text = tiny_recipe.read_text()
