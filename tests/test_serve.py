@@ -247,6 +247,8 @@ TONE = 0.3 * np.sin(np.arange(RATE) / 10)
         (encoded(TONE), "?hop_s=-1", 422, "invalid_request", "hop of -1 s"),
         (encoded(TONE), "?windows=2", 422, "invalid_request", "windows: is no setting"),
         (encoded(TONE), "?channel=1", 422, "unreadable_audio", "there is no channel 1; it has one channel"),
+        (encoded(TONE), "?channel=-1", 422, "invalid_request", "channel: "),
+        (encoded(TONE), "?hop_s=1&window_s=1&hop_s=2", 422, "invalid_request", "hop_s: is given twice"),
         (encoded(0.001 * TONE), "?speech_only=true", 422, "unreadable_audio", "nobody speaks in it"),
         (encoded(speech(5)), "?window_s=1&hop_s=0.001", 422, "invalid_request", "4001 windows, and 2000"),
         (encoded(speech(5)), "?hop_s=1e305", 422, "invalid_request", "hop of 1e+305 s: choose at least"),
@@ -270,6 +272,8 @@ def test_faults_are_named(served, content, query, status, code, message):
         ("/v1/predict", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         ("/v1/predict", {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=y"}}, 400, ""),
         ("/v1/model", {"content": b"x"}, 405, "openapi.json"),
+        ("/v1/predict/", {"content": b"x"}, 404, "openapi.json"),
+        ("/page.js", {"content": b"x"}, 405, "openapi.json"),
     ],
 )
 def test_faults_of_forms_and_addresses_are_named(served, path, form, status, message):
@@ -301,6 +305,18 @@ def test_a_form_that_is_cut_off_is_said_to_be(served, content, message):
     assert message in response.json()["error"]["message"]
     whole = served.post(form(ANGER.read_bytes(), end=b"--y--"), "/v1/predict/batch", headers=headers)
     assert len(whole.json()["results"]) == 1
+
+
+def test_a_name_that_no_file_can_have_is_no_fault_of_ours(served):
+    content = b'--B\r\nContent-Disposition: form-data; name="file"; filename="\\ud800"\r\n\r\nx\r\n--B--\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=B; charset=unicode_escape"}
+    assert error_of(served.post(content, headers=headers)) == (415, "unreadable_audio")
+
+
+def test_a_broken_form_is_not_in_the_log(served, caplog):
+    headers = {"content-type": "multipart/form-data; boundary=B"}
+    assert served.post(b"what nobody else may read", headers=headers).status_code == 400
+    assert caplog.text == ""
 
 
 def test_an_address_where_nothing_is_says_so(served):
@@ -499,6 +515,7 @@ def test_answers_of_a_stream_come_while_it_lasts(served):
     [
         ("hop_s=0.05", None, "invalid_request", "hop of 0.05 s"),
         ("hop=1", None, "invalid_request", "hop: is no setting"),
+        ("hop_s=1&hop_s=2", None, "invalid_request", "hop_s: is given twice"),
         ("pcm=mp3", None, "invalid_request", "PCM format 'mp3': choose one of s16le"),
         ("channels=65", None, "invalid_request", "65 channels"),
         ("", "stop", "invalid_request", "not 'end'"),
@@ -514,6 +531,62 @@ def test_faults_of_streams_are_named(served, query, message, code, fault):
         assert told["error"]["code"] == code
         assert fault in told["error"]["message"]
         assert websocket.close_code == 1008
+
+
+def test_a_file_is_told_from_pcm_after_an_empty_message(served):
+    with served.stream() as websocket:
+        websocket.send(b"")
+        websocket.send(ANGER.read_bytes()[:2000])
+        [told] = heard(websocket)
+        assert "not raw PCM" in told["error"]["message"]
+
+
+HANDSHAKE = (
+    b"GET /v1/stream%b HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        (b"?hop_s=" + b"1" * 9000, b""),
+        (b"", b"Cookie: " + b"a" * 9000 + b"\r\n"),
+        (b"", b"".join(b"X-%d: a\r\n" % number for number in range(130))),
+        (b"", b"Content-Length: 3\r\n"),
+    ],
+)
+def test_a_handshake_that_is_none_is_refused_and_its_connection_closed(served, query, headers):
+    with socket.create_connection(("127.0.0.1", served.port), 10) as client:
+        client.sendall(HANDSHAKE % (query, headers))
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    assert json.loads(body)["error"]["code"] == "invalid_request"
+
+
+def test_who_reads_no_pongs_is_sent_no_more_of_them(shipped):
+    listener = server.listen("127.0.0.1", 0)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with serving(shipped, listener=listener) as patient, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", patient.port))
+        client.sendall(HANDSHAKE % (b"", b""))
+        assert client.recv(1000).startswith(b"HTTP/1.1 101")
+        client.sendall((b"\x89\xfd" + bytes(4) + b"p" * 125) * 40_000)  # pings
+        [connection] = patient._server.server_state.connections
+        assert 0 < connection.transport.get_write_buffer_size() < 500_000
+
+
+def test_a_message_in_many_pieces_is_heard(served):
+    with served.stream("hop_s=0.5") as websocket:
+        websocket.send(pcm(2)[i : i + 1] for i in range(len(pcm(2))))
+        websocket.send("end")
+        pieces = heard(websocket)
+    with served.stream("hop_s=0.5") as websocket:
+        websocket.send(pcm(2))
+        websocket.send("end")
+        assert pieces == heard(websocket)
 
 
 def test_streams_are_bounded(shipped):
@@ -555,6 +628,29 @@ def test_a_client_that_does_not_take_its_answers_is_dropped(shipped, monkeypatch
         client.shutdown(socket.SHUT_RDWR)
         sender.join(15)
         assert not sender.is_alive()
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict/batch"])
+def test_pages_of_others_may_not_send_recordings(served, path):
+    files = {"file" if path == "/v1/predict" else "files": ANGER.read_bytes()}
+
+    def sent(**headers):
+        return served.post(path=path, files=files, headers=headers)
+
+    assert error_of(sent(origin="https://elsewhere.example")) == (403, "invalid_request")
+    assert error_of(sent(origin="null")) == (403, "invalid_request")
+    assert sent(origin=served.url).status_code == 200
+    # a proxy may have changed the host, but the browser knows
+    assert sent(**{"origin": "https://public.example", "sec-fetch-site": "same-origin"}).status_code == 200
+
+
+def test_a_page_that_is_allowed_may_read_all_that_is_said(shipped, monkeypatch):
+    with serving(shipped, origins=["https://elsewhere.example"]) as open_to:
+        monkeypatch.setattr(open_to.service, "answer", None)
+        response = open_to.post(ANGER.read_bytes(), headers={"origin": "https://elsewhere.example"})
+        assert error_of(response) == (500, "internal")
+        assert response.headers["access-control-allow-origin"] == "https://elsewhere.example"
+        assert response.headers["access-control-expose-headers"] == "Retry-After"
 
 
 def test_pages_of_others_may_not_open_streams(shipped, served):
@@ -638,7 +734,7 @@ def test_openapi_holds_what_it_promises(served, shipped):
     settings = ["window_s", "hop_s", "speech_only", "channel", "detail"]
     assert [parameter["name"] for parameter in predict["parameters"]] == settings
     assert set(predict["requestBody"]["content"]) == {"multipart/form-data", "application/octet-stream"}
-    assert set(predict["responses"]) == {"200", "400", "408", "413", "415", "422", "503"}
+    assert set(predict["responses"]) == {"200", "400", "403", "408", "413", "415", "422", "503"}
     for path in ("/v1/predict", "/v1/predict/batch"):
         responses = api["paths"][path]["post"]["responses"]
         example = responses.pop("200")["content"]["application/json"]["example"]
@@ -742,6 +838,8 @@ def test_a_second_signal_ends_at_once(long, grace_s):
         (["--jobs", "0"], "0 jobs"),
         (["--grace-s", "nan"], "--grace-s nan: give seconds, 0 or more"),
         (["--model", "gone.onnx"], "no such model"),
+        (["--allow-origin", "https://example.org/"], "--allow-origin https://example.org/: give scheme and host alone"),
+        (["--allow-origin", "example.org"], "--allow-origin example.org: give scheme and host alone"),
     ],
 )
 def test_faults_of_the_command_are_named(capsys, words, message):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRouter
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -25,12 +25,12 @@ from vervet import __version__
 from vervet.predict import Predictor
 from vervet.serve import schema
 from vervet.serve.body import received
-from vervet.serve.limits import Refused
+from vervet.serve.limits import Refused, check_origins, is_welcome
 from vervet.serve.metrics import GONE, Observed
 from vervet.serve.recording import Upload, Wanted
 from vervet.serve.schema import faults, responses
 from vervet.serve.service import Service
-from vervet.serve.streams import converse, is_welcome
+from vervet.serve.streams import converse
 
 PAGE = Path(__file__).parent / "page"
 ABOUT = """\
@@ -38,7 +38,8 @@ Emotion in speech. Recordings are WAV, FLAC, Ogg or MP3. Errors are `{"error": {
 
 Live audio goes to the WebSocket `/v1/stream?sampling_rate=16000&channels=1&pcm=s16le&hop_s=1`: binary messages of PCM
 in, a JSON message `{"start_s", "end_s", "label", "scores"}` for every hop out. The text message `end` has what is left
-answered, and ends it. More settings are `window_s`, `smoothing_s`, `threshold` and `gate_db` (a number, or `none`).
+answered, and ends it. More settings are `window_s`, `smoothing_s`, `threshold`, `gate_db` (a number, or `none`) and
+`adapt`.
 
 No audio is kept or logged.
 """
@@ -60,7 +61,13 @@ def create_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
     -------
     ASGI application
         For uvicorn.
+
+    Raises
+    ------
+    ValueError
+        If an origin is none.
     """
+    check_origins(origins)
     # its pages of documentation load scripts from elsewhere
     app = FastAPI(
         title="Vervet", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
@@ -72,20 +79,23 @@ def create_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
     app.add_exception_handler(HTTPException, _no_such)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _fault)
-    if origins:
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     if (PAGE / "index.html").is_file():
         # mounted, it would take the addresses above as well where they are asked by another method
         app.router.default = _Page(directory=PAGE, html=True)
     else:
         app.add_api_route("/", _no_page, methods=["GET", "HEAD"], include_in_schema=False)
-    return Observed(app, service.metrics)
+    asked: ASGIApp = app
+    if origins:  # around all of it, so that the answer for a fault may be read as well
+        asked = CORSMiddleware(
+            app, origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=["Retry-After"]
+        )
+    return Observed(asked, service.metrics)
 
 
 @router.post(
     "/v1/predict",
     response_model=schema.Recording,
-    responses=responses(schema.RECORDING, 400, 408, 413, 415, 422, 503),
+    responses=responses(schema.RECORDING, 400, 403, 408, 413, 415, 422, 503),
     openapi_extra=schema.request("file", raw=True),
 )
 async def predict(request: Request) -> Response:
@@ -105,7 +115,7 @@ async def predict(request: Request) -> Response:
 @router.post(
     "/v1/predict/batch",
     response_model=schema.Batch,
-    responses=responses({"results": [schema.RECORDING, schema.FAULTY]}, 400, 408, 413, 415, 422, 503),
+    responses=responses({"results": [schema.RECORDING, schema.FAULTY]}, 400, 403, 408, 413, 415, 422, 503),
     openapi_extra=schema.request("files", raw=False),
 )
 async def predict_batch(request: Request) -> Response:
@@ -197,6 +207,8 @@ class _Page(StaticFiles):
     """The page; asked for anew after an upgrade."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        if scope["method"] not in ("GET", "HEAD") and self.lookup_path(path)[1] is None:
+            raise HTTPException(404)  # another method would not help
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
         return response
@@ -208,8 +220,11 @@ async def _no_page() -> PlainTextResponse:
 
 def _wanted(request: Request, predictor: Predictor) -> Wanted:
     """Settings in the query. FastAPI would read them too, in a quarter of the time that a request takes it."""
+    if not is_welcome(request, request.app.state.origins):
+        page = request.headers["origin"]
+        raise Refused(403, "invalid_request", f"a page of {page} asks, and --allow-origin does not name it")
     try:
-        asked = schema.Asked.model_validate(dict(request.query_params))
+        asked = schema.Asked.model_validate(schema.once(request.query_params))
         windowing = predictor.windowing(asked.window_s, asked.hop_s)
         return Wanted(*windowing, asked.speech_only, asked.channel, asked.detail)
     except ValidationError as error:
@@ -218,13 +233,14 @@ def _wanted(request: Request, predictor: Predictor) -> Wanted:
         raise Refused(422, "invalid_request", str(error)) from error
 
 
-def _json(content: dict[str, Any], status: int = 200) -> Response:
-    return Response(json.dumps(content), status, media_type="application/json")
+def _json(content: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """ASCII throughout: the name of a file may hold what UTF-8 cannot."""
+    return Response(json.dumps(content), status, headers, media_type="application/json")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return JSONResponse(error.body, error.status, error.headers)
+    return _json(error.body, error.status, error.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
 
 KEEP_ALIVE_S = 75  # a connection without a request is closed; longer than proxies keep theirs, which is 60 s
 HEAD_S = 10  # for the head of the first request on a connection
@@ -82,6 +86,49 @@ def limits_of(given: Mapping[str, Any]) -> Limits:
             raise ValueError(f"--{name.replace('_', '-')} {value:g}: give a positive number")
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     return replace(limits, max_held_bytes=max(limits.max_held_bytes, limits.max_bytes))  # one body can always be held
+
+
+def check_origins(origins: Iterable[str]) -> None:
+    """Refuse what no browser names as the origin of a page.
+
+    Parameters
+    ----------
+    origins : iterable of str
+        Such as `https://example.org`; `*` is any, `null` one that a browser keeps to itself, as that of a file.
+
+    Raises
+    ------
+    ValueError
+        Names the first that is something else.
+    """
+    for origin in origins:
+        if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@]+", origin):
+            raise ValueError(f"--allow-origin {origin}: give scheme and host alone, such as https://example.org, or *")
+
+
+def is_welcome(connection: HTTPConnection, origins: Iterable[str]) -> bool:
+    """Tell whether whoever asks may: browsers let any page open streams and send forms, and say which it is.
+
+    Parameters
+    ----------
+    connection : HTTPConnection
+        A request, or a WebSocket that is not accepted yet.
+    origins : iterable of str
+        Such as `https://example.org`, beside the server's own; `*` is any.
+
+    Returns
+    -------
+    bool
+        True also for clients that are no browsers.
+    """
+    headers = connection.headers
+    origin = headers.get("origin")
+    if origin is None or not {origin, "*"}.isdisjoint(origins) or headers.get("sec-fetch-site") == "same-origin":
+        return True
+    try:
+        return urlsplit(origin).netloc == headers.get("host")
+    except ValueError:  # no address at all
+        return False
 
 
 class Refused(Exception):

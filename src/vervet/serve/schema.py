@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from starlette.datastructures import QueryParams
 
 
 class Asked(BaseModel):
@@ -16,7 +17,7 @@ class Asked(BaseModel):
     window_s: float | None = Field(None, description="Seconds per window, at most the model's own, the default.")
     hop_s: float | None = Field(None, description="Seconds between two windows; the window where not given.")
     speech_only: bool = Field(False, description="Leave out windows in which nobody speaks, and not only silent ones.")
-    channel: int | None = Field(None, description="Hear this one alone, 0 is the first; the mean where not given.")
+    channel: int | None = Field(None, ge=0, description="Hear this one alone, 0 is the first; else the mean.")
     detail: bool = Field(False, description="With the picture that the network saw, and where it looked.")
 
 
@@ -147,6 +148,7 @@ FAULTY = {
 }
 ERRORS = {
     400: ("invalid_request", "<bytes>: is empty (0 bytes); send the bytes of a recording"),
+    403: ("invalid_request", "a page of https://example.org asks, and --allow-origin does not name it"),
     408: ("timeout", "the body was not there after 60 s; send less, or compress it as FLAC"),
     413: (
         "too_long",
@@ -164,6 +166,7 @@ ERRORS = {
 }
 MEANING = {
     400: "The body is empty, or no proper multipart.",
+    403: "A page of another server asks, which this one does not allow.",
     408: "The body did not arrive in time.",
     413: "The body is too large, or the recording too long.",
     415: "No decoder takes this for a recording.",
@@ -187,6 +190,31 @@ def faults(errors: Iterable[Any]) -> str:
     """
     told = {"extra_forbidden": "is no setting here; /openapi.json says which are"}
     return "; ".join(f"{error['loc'][-1]}: {told.get(error['type'], error['msg'])}" for error in errors)
+
+
+def once(query: QueryParams) -> dict[str, str]:
+    """Take the settings of a query.
+
+    Parameters
+    ----------
+    query : QueryParams
+        What stands behind the question mark.
+
+    Returns
+    -------
+    dict
+        From name to value.
+
+    Raises
+    ------
+    ValueError
+        If one is given twice.
+    """
+    given = query.multi_items()
+    if len(query) < len(given):
+        names = [name for name, _ in given]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)}: is given twice")
+    return dict(given)
 
 
 def responses(example: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, Any]]:

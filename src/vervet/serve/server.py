@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -13,10 +14,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from vervet.predict import Predictor
 from vervet.serve.app import create_app
-from vervet.serve.limits import HEAD_S, KEEP_ALIVE_S, STALLED_S, Limits
+from vervet.serve.limits import HEAD_S, KEEP_ALIVE_S, STALLED_S, Limits, Refused
 from vervet.serve.service import Service
 
 BACKLOG = 2048  # connections that the system holds while the server is busy
@@ -116,7 +119,8 @@ class Server(uvicorn.Server):
     def __init__(
         self, service: Service, origins: Sequence[str] = (), root_path: str = "", grace_s: float = 0.0
     ) -> None:
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        for name in ("uvicorn.error", "python_multipart"):  # which tell of requests, the latter with bytes of bodies
+            logging.getLogger(name).setLevel(logging.ERROR)
         config = uvicorn.Config(
             create_app(service, origins),
             http="h11",  # httptools is faster, but takes heads of any size
@@ -128,7 +132,7 @@ class Server(uvicorn.Server):
             root_path=root_path,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(service.limits.timeout_s),
-            ws="websockets-sansio",
+            ws=_WebSocket,
             ws_max_size=service.limits.max_message_bytes,
             ws_per_message_deflate=False,  # PCM hardly shrinks, and a small message could become a large one
             ws_ping_timeout=None,  # of a client that sends ahead, the answer to a ping waits behind what it sent
@@ -178,6 +182,34 @@ class Server(uvicorn.Server):
             self._idle[connection] = cycle, since_s
             if now_s - since_s > (KEEP_ALIVE_S + 1 if cycle else HEAD_S):
                 connection.transport.close()
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's, which also ends handshakes that are none, and takes no more memory for what comes in tiny pieces."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc and not self.handshake_initiated:  # uvicorn would hold it for ever
+            error = Refused(400, "invalid_request", f"no proper WebSocket handshake: {self.conn.handshake_exc}")
+            body = json.dumps(error.body).encode()
+            head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+            self.transport.close()
+
+    def handle_ping(self) -> None:
+        """Answer, if the client takes what it is sent; else its answers would pile up."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Add a piece to those before it, in one buffer instead of a list."""
+        buffer: Any = self.frames[0] if isinstance(self.frames[0], bytearray) else bytearray(self.frames[0])
+        buffer += event.data
+        self.frames = [bytes(buffer) if event.fin else buffer]
+        if event.fin:
+            self.send_receive_event_to_app()
 
 
 def _allow_many_files() -> None:

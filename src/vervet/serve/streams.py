@@ -7,45 +7,19 @@ back by its connection, and one that does not take its answers is dropped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vervet.serve.limits import STALLED_S, Refused
-from vervet.serve.schema import AskedStream, faults
+from vervet.serve.schema import AskedStream, faults, once
 from vervet.serve.service import Service
 from vervet.serve.work import Steps
 from vervet.stream import CONTAINERS, Heard, Stream, to_json
 
 POLICY, FAULT, TRY_LATER = 1008, 1011, 1013  # codes that end a WebSocket
-
-
-def is_welcome(websocket: WebSocket, origins: Iterable[str]) -> bool:
-    """Tell whether a page may open a stream: browsers let every page try, and say which it is.
-
-    Parameters
-    ----------
-    websocket : WebSocket
-        Not accepted yet.
-    origins : iterable of str
-        Such as `https://example.org`, beside the server's own; `*` is any.
-
-    Returns
-    -------
-    bool
-        True also for clients that are no browsers.
-    """
-    origin = websocket.headers.get("origin")
-    own = websocket.headers.get("host")
-    if origin is None or not {origin, "*"}.isdisjoint(origins):
-        return True
-    try:
-        return urlsplit(origin).netloc == own
-    except ValueError:  # no address at all
-        return False
 
 
 async def converse(websocket: WebSocket, service: Service) -> None:
@@ -80,7 +54,7 @@ async def _refuse(websocket: WebSocket, refused: Refused, code: int) -> None:
 
 def _open(websocket: WebSocket, service: Service) -> Stream:
     try:
-        asked = AskedStream.model_validate(dict(websocket.query_params))
+        asked = AskedStream.model_validate(once(websocket.query_params))
         if asked.hop_s < service.limits.min_stream_hop_s:
             raise ValueError(f"hop of {asked.hop_s:g} s: choose at least {service.limits.min_stream_hop_s:g} s")
         return Stream(service.predictor, **asked.model_dump())
@@ -105,7 +79,7 @@ async def _hear(websocket: WebSocket, service: Service, stream: Stream) -> None:
             raise Refused(422, "invalid_request", "a text message that is not 'end'; send PCM as binary messages")
         if chunk and not begun and chunk.startswith(CONTAINERS):
             raise Refused(415, "unreadable_audio", "an audio file, not raw PCM; decode it, or send it to /v1/predict")
-        begun = True
+        begun = begun or bool(chunk)
         steps = _once(stream.finish) if chunk is None else _feed(stream, chunk)
         try:
             answers = await service.work.do(steps, live=True)

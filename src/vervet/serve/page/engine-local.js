@@ -28,8 +28,8 @@ class Local {
     this.card = card;
   }
 
-  /** Answer for every window of a recording, {name, waveform, duration_s}; `onProgress` may return false to end it. */
-  async predict(recording, { window_s, hop_s }, onProgress = () => {}) {
+  /** Answer for every window of a recording, {name, waveform, duration_s}, unless `signal` gives it up. */
+  async predict(recording, { window_s, hop_s }, signal, onProgress) {
     if (!recording.waveform) throw recording.problem;
     const rate = this.card.sampling_rate;
     const cut = windows(recording.waveform, rate, window_s, hop_s);
@@ -40,7 +40,8 @@ class Local {
       const end_s = Math.min(start_s + window_s, recording.duration_s);
       if (isSilent(samples)) silent.push([start_s, end_s]);
       else predictions.push({ start_s, end_s, ...(await this.judge(samples)) });
-      if (onProgress((number + 1) / cut.length) === false) break;
+      if (signal.aborted) break;
+      onProgress((number + 1) / cut.length);
       await breath(); // the page is drawn and hears its buttons
     }
     return { duration_s: recording.duration_s, predictions, problem: silent.length ? silence(silent) : "" };

@@ -14,8 +14,8 @@ class Server {
     this.card = card;
   }
 
-  /** Answer for every window of a recording, {name, bytes, waveform, duration_s}. */
-  async predict(recording, { window_s, hop_s }) {
+  /** Answer for every window of a recording, {name, bytes, waveform, duration_s}, unless `signal` gives it up. */
+  async predict(recording, { window_s, hop_s }, signal) {
     const few =
       recording.waveform && (recording.duration_s - window_s) / hop_s + 2 <= this.card.limits.max_detailed_windows;
     const query = new URLSearchParams({ window_s, hop_s, detail: Boolean(few) });
@@ -26,7 +26,7 @@ class Server {
       asIs ? new Blob([recording.bytes]) : wav(recording.waveform, this.card.sampling_rate),
       recording.name,
     );
-    const found = await answered(fetch(`v1/predict?${query}`, { method: "POST", body }));
+    const found = await answered(fetch(`v1/predict?${query}`, { method: "POST", body, signal }));
     for (const { log_mel } of found.predictions) if (log_mel) log_mel.data = fromBase64(log_mel.data);
     return found;
   }

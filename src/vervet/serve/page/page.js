@@ -2,7 +2,7 @@
 
 import { hide, list, percent, show } from "./answer.js";
 import { drawLevels } from "./draw.js";
-import { openMicrophone } from "./microphone.js";
+import { openMicrophone, prepareMicrophone } from "./microphone.js";
 import { Problem, SHORTEST_S, decode, wav } from "./sound.js";
 
 const MOST_WINDOWS = 58; // that are suited to the length of a recording; more at the listener's wish
@@ -27,6 +27,7 @@ let engine;
 let microphone = null; // while it is open: {close, chunks, ...}
 let last = null; // [file, meant] that was heard
 let turn = 0; // of the recording that was asked for last; answers to earlier ones are dropped
+let work = new AbortController(); // on it
 
 // --- from the start to an answer
 
@@ -41,6 +42,7 @@ async function start() {
   introduce(engine.card);
   enable(true);
   $("record").disabled = false;
+  prepareMicrophone();
   say("");
   document.documentElement.dataset.ready = "";
 }
@@ -68,19 +70,27 @@ function introduce(card) {
   $("window").append(new Option(`${card.duration_s} s long, all it hears at once`, card.duration_s, true, true));
 }
 
+/** Give up what was asked for before; the number of the new turn. */
+function begin() {
+  work.abort();
+  work = new AbortController();
+  hush();
+  return ++turn;
+}
+
 /** Read, judge and show a file; `meant` is the emotion that its speaker acted, where that is known. */
 async function hear(file, meant = "") {
-  const mine = ++turn;
+  const mine = begin();
+  const { signal } = work;
   last = [file, meant];
-  hush();
   say(`Listening to ${file.name} …`);
   $("main").setAttribute("aria-busy", "true");
   try {
     const recording = await read(file);
-    const answer = await engine.predict(recording, windowing(recording), (share) => {
-      if (mine !== turn) return false;
-      say(`Listening to ${file.name} … ${percent(share)}`);
-    });
+    if (mine !== turn) return;
+    const answer = await engine.predict(recording, windowing(recording), signal, (share) =>
+      say(`Listening to ${file.name} … ${percent(share)}`),
+    );
     if (mine !== turn) return;
     if (!answer.predictions.length) throw new Problem(answer.problem);
     say(`Done. ${show(engine, { ...recording, meant, duration_s: answer.duration_s }, answer)}`, false);
@@ -112,7 +122,10 @@ async function read(file) {
     const duration_s = await lasting(file);
     if (Number.isFinite(duration_s)) check(duration_s);
   }
-  const recording = { name: file.name, bytes: await file.arrayBuffer() };
+  const bytes = await file.arrayBuffer().catch(() => {
+    throw new Problem("It cannot be read: it is a folder, or was moved or changed since. Choose the file anew.");
+  });
+  const recording = { name: file.name, bytes };
   try {
     Object.assign(recording, await decode(recording.bytes, engine.card.sampling_rate));
   } catch (problem) {
@@ -147,8 +160,7 @@ function windowing({ duration_s }) {
 
 async function toggleRecording() {
   if (microphone) return stopRecording();
-  const mine = ++turn;
-  hush();
+  const mine = begin();
   $("main").removeAttribute("aria-busy");
   $("audio").pause();
   const opened = { chunks: [], levels: [], count: 0 };
@@ -166,6 +178,7 @@ async function toggleRecording() {
   document.body.classList.add("recording");
   $("record-text").textContent = "Stop";
   $("live-label").textContent = "";
+  $("elapsed").textContent = "0:00";
   $("live").hidden = false;
   say("Recording. Press Stop when you are done.");
 }
@@ -250,8 +263,7 @@ $("record").addEventListener("click", toggleRecording);
 for (const button of document.querySelectorAll("[data-example]"))
   button.addEventListener("click", async () => {
     const { example, meant } = button.dataset;
-    const mine = ++turn;
-    hush();
+    const mine = begin();
     $("main").setAttribute("aria-busy", "true");
     say(`Fetching ${example} …`);
     const response = await fetch(`examples/${example}`).catch(() => null);

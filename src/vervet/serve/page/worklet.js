@@ -1,10 +1,12 @@
-// Runs on the browser's audio thread: gathers samples and posts them in chunks.
+// Runs on the browser's audio thread: gathers samples and posts them in chunks, until it is sent anything.
 
 class Samples extends AudioWorkletProcessor {
   constructor({ processorOptions }) {
     super();
     this.chunk = new Float32Array(processorOptions.chunk);
     this.filled = 0;
+    this.ended = false;
+    this.port.onmessage = () => (this.ended = true);
   }
 
   process([[samples]]) {
@@ -15,7 +17,7 @@ class Samples extends AudioWorkletProcessor {
         this.filled = 0;
       }
     }
-    return true;
+    return !this.ended;
   }
 }
 
