@@ -580,7 +580,8 @@ def test_who_reads_no_pongs_is_sent_no_more_of_them(shipped):
 
 def test_a_message_in_many_pieces_is_heard(served):
     with served.stream("hop_s=0.5") as websocket:
-        websocket.send(pcm(2)[i : i + 1] for i in range(len(pcm(2))))
+        sound = pcm(2)
+        websocket.send(sound[i : i + 33] for i in range(0, len(sound), 33))
         websocket.send("end")
         pieces = heard(websocket)
     with served.stream("hop_s=0.5") as websocket:
