@@ -15,7 +15,7 @@ from predicting import clip, run, run_json
 
 from vervet import audio, batch
 from vervet.cli import main
-from vervet.corpora import table
+from vervet.corpora import AUDIO_SUFFIXES, table
 
 # --- the command
 
@@ -129,6 +129,14 @@ def test_one_side_of_a_call_where_it_speaks(capsys, model, tmp_path):
     assert f"{path}: there is no channel 2; it has channels 0 to 1" in err
 
 
+def test_the_part_that_has_no_answer_is_named(capsys, model, tmp_path):
+    soundfile.write(tmp_path / "call.wav", np.stack([sine(1, 4.0), np.zeros(4 * RATE)], axis=1), RATE)
+    (tmp_path / "t.csv").write_text("file,start,end,channel\ncall.wav,,,0\ncall.wav,1,3,1\ncall.wav,1,3,0\n")
+    _, out, err = run(capsys, model, tmp_path / "t.csv", "--format", "jsonl")
+    assert out.count("\n") == 2
+    assert f"{tmp_path / 'call.wav'}#t=1,3&channel=1: silent" in err
+
+
 @pytest.mark.parametrize(("rate", "hinted"), [(8_000, True), (11_025, True), (16_000, False), (44_100, False)])
 def test_the_model_for_telephones_is_named_where_it_suits(capsys, tmp_path, rate, hinted):
     for name in ("a.wav", "b.wav"):
@@ -159,9 +167,20 @@ def test_one_answer_for_each_recording(capsys, model, tmp_path):
 def test_what_others_decode_is_named_not_passed_over(capsys, model, tmp_path):
     clip(tmp_path / "a.wav", "anger")
     (tmp_path / "call.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    (tmp_path / "call.webm").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(100))
     code, out, err = run(capsys, model, tmp_path, "--format", "jsonl")
     assert (code, out.count("\n")) == (1, 1)
+    assert "call.webm: is WebM or Matroska, which is not decoded here" in err
     assert "call.m4a: is MPEG-4 audio or video, such as .m4a, which is not decoded here" in err
+
+
+@pytest.mark.parametrize("suffix", AUDIO_SUFFIXES)
+def test_what_a_folder_holds_of_any_kind_is_answered(capsys, model, tmp_path, suffix):
+    forms = {"wave": "wav", "oga": "ogg", "opus": "ogg", "aif": "aiff", "aifc": "aiff", "snd": "au", "sph": "nist"}
+    form = forms.get(suffix[1:], suffix[1:])
+    subtype = "OPUS" if suffix == ".opus" else None
+    soundfile.write(tmp_path / f"a{suffix}", sine(1, 2.0), RATE, subtype, format=form.upper())
+    assert [record["label"] for record in run_json(capsys, model, tmp_path)] == [LABELS[1]]
 
 
 def test_a_name_cannot_command_the_terminal(capsys, model, tmp_path):
@@ -455,6 +474,8 @@ def test_folders_are_listed_in_the_order_of_their_sorted_paths(tmp_path):
 
 
 def test_the_truth_is_told_in_the_words_of_the_model_where_it_has_them():
+    decomposed = batch.Item(Path("a.wav"), "a.wav", columns={"emotion": "A\u0308rger "})
+    assert (decomposed.truth(), decomposed.truth(("Ärger",))) == ("anger", "Ärger")
     item = batch.Item(Path("a.wav"), "a.wav", columns={"emotion": " calm"})
     assert (item.truth(), item.truth(("anger", "neutral")), item.truth(("calm", "neutral"))) == (
         "neutral",

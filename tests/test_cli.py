@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,13 @@ def test_a_reader_that_stops_early_is_no_error():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_closed_outputs_are_no_error():
+    words = [sys.executable, "-m", "vervet", "describe", "student", "--classes", "7"]
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        assert subprocess.run(f"{shlex.join(words)} {closed}", shell=True, stdout=subprocess.DEVNULL).returncode == 0
 
 
 def test_evaluate_pools_folds(tmp_path, tiny_recipe, tiny_corpus, capsys):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,20 @@ def test_a_picture_is_drawn(capsys, model, tmp_path):
 def test_names_are_drawn_as_they_are_written(capsys, model, tmp_path):
     pytest.importorskip("matplotlib")
     path = clip(tmp_path / "take_$1_at_$2.wav", "fear")
-    code, _, err = run(capsys, model, path, "--picture", tmp_path / "p.png")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav"))
+    try:
+        odd.write_bytes(path.read_bytes())
+    except OSError:
+        odd = path  # this file system takes no such names
+    code, _, err = run(capsys, model, path, odd, "--picture", tmp_path / "p.png")
     assert (code, err) == (0, "")
+
+
+def test_what_can_be_no_picture_is_told_before_the_work(capsys, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    code, out, err = run(capsys, model, clip(tmp_path / "a.wav", "fear"), "--picture", tmp_path / "p.mp3")
+    assert (code, out) == (1, "")
+    assert "a picture's name ends in .png" in err
 
 
 def test_a_last_window_at_another_rate_is_drawn(capsys, model, tmp_path):

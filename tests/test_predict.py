@@ -222,6 +222,20 @@ def test_shipped_models_go_by_name_and_one_is_the_default(model, tmp_path, monke
         vervet.load("big")
 
 
+def test_recordings_in_a_folder_of_that_name_hide_no_shipped_model(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = {name: vervet.load(name).digest for name in ("default", "telephone")}
+    for name, digest in shipped.items():
+        (tmp_path / name).mkdir()
+        assert vervet.load(name).digest == digest
+        (tmp_path / name / "model.onnx").write_bytes(model.read_bytes())
+        assert vervet.load(name).digest != digest  # it is named, and it is a model
+    assert vervet.load().digest == shipped["default"]
+    (tmp_path / "default" / "model.onnx").rename(tmp_path / "default" / "run.json")
+    with pytest.raises(ValueError, match=r"holds no model\.onnx; let its training end"):
+        vervet.load("default")
+
+
 def test_a_folder_without_a_model_says_how_to_make_one(tmp_path):
     with pytest.raises(ValueError, match=r"holds no model\.onnx; .*vervet export"):
         vervet.load(tmp_path)

@@ -86,6 +86,10 @@ def test_lists_arrays_and_tables_of_files(clips):
     rows = vervet.embed(files)
     pairs = [(np.sin(np.arange(8_000) / 10), 8_000)] * 2
     np.testing.assert_array_equal(Embedder().transform(pairs), vervet.embed(pairs))
+    parts = [vervet.Part(file, end_s=1.0) for file in files]
+    np.testing.assert_array_equal(Embedder().transform(parts), vervet.embed(parts))
+    with open(files[0], "rb") as one, open(files[1], "rb") as other:
+        np.testing.assert_array_equal(Embedder().transform([one, other]), rows)
     contents = [bytearray(Path(file).read_bytes()) for file in files]
     np.testing.assert_array_equal(Embedder().transform(contents), rows)
     for named in (np.array(files), np.array(files)[:, None], pandas.Series(files), pandas.DataFrame({"file": files})):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,35 @@ def test_what_failed_is_tried_again_only_when_asked(capsys, model, clips, tmp_pa
     assert len(rows(out)) == 7
 
 
+def test_what_is_not_named_keeps_its_problem(capsys, model, clips, tmp_path, form):
+    out = tmp_path / f"x.{form}"
+    (clips / "5.wav").write_text("no audio either")
+    run(capsys, model, clips, "--out", out)
+    clip(clips / "5.wav", "neutral")
+    code, printed, _ = run(capsys, model, clips / "5.wav", "--out", out, "--retry")
+    assert (code, "2 problems" in printed) == (1, True)
+    assert [Path(file).name for file, *_ in problems(out)] == ["3.wav", "4.wav"]
+    assert [row["label"] for row in rows(out) if row["file"].endswith("5.wav")] == ["neutral"]
+    before = Path(f"{out}.journal").read_bytes()
+    run(capsys, model, clips, "--out", out)
+    assert Path(f"{out}.journal").read_bytes() == before
+    assert len(rows(out)) == 7
+
+
+def test_its_own_files_are_no_input(capsys, model, clips, tmp_path, monkeypatch, form):
+    monkeypatch.chdir(clips)
+    out = Path(f"x.{form}")
+    for named in (["*"], ["*"], None):
+        named = named or sorted(os.listdir("."))  # as a shell does it
+        code, _, err = run(capsys, model, *named, "--out", out)
+        assert code == 1
+        assert "x." not in err
+        assert [Path(file).name for file, *_ in problems(out)] == ["3.wav", "4.wav"]
+    assert len(rows(out)) == 6
+    code, _, err = run(capsys, model, out, "--out", out)
+    assert (code, "is the output, and no other recording is named" in err) == (1, True)
+
+
 def test_a_recording_listed_twice_is_answered_twice(capsys, model, clips, tmp_path, form):
     out = tmp_path / f"x.{form}"
     for _ in range(2):
@@ -171,6 +201,17 @@ def test_a_recording_listed_twice_is_answered_twice(capsys, model, clips, tmp_pa
 
 
 # --- cut off
+
+
+def test_what_was_added_is_written_however_it_ends(model, predictor, clips, tmp_path, form):
+    out = tmp_path / f"x.{form}"
+    with suppress(KeyboardInterrupt), store.opened(out, predictor) as begun:
+        for answer in batch.predict_many(predictor, batch.find([clips])):
+            begun.add(answer)
+        raise KeyboardInterrupt
+    assert len(rows(out)) == 6
+    with store.opened(out, predictor) as begun:
+        assert begun.there == 5
 
 
 def made(number: int) -> batch.Answer:

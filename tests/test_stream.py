@@ -315,6 +315,14 @@ def test_pcm_that_ends_in_the_middle_of_a_sample_is_named(cheap):
     assert listener.finish() == []  # too little for an answer, but no longer wrong
 
 
+def test_what_was_heard_before_half_a_sample_is_answered(cheap):
+    listener = plain(cheap)
+    answers = listener.listen([(np.full(RATE, 1000, "<i2").tobytes() + b"1", None)])
+    assert next(answers).end_s == 1.0
+    with pytest.raises(ValueError, match="ends 1 bytes into a sample of 2"):
+        next(answers)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -453,6 +453,22 @@ def is_silent(waveform: np.ndarray) -> bool:
     return float(np.ptp(waveform[end : len(waveform) - end])) / 2 < 10 ** (SILENCE_DBFS / 20)
 
 
+def told(source: Sound) -> str:
+    """Name a recording and which part of it, in messages.
+
+    Parameters
+    ----------
+    source : path, bytes, binary file, (waveform, sampling_rate), or Part
+        As for `read`.
+
+    Returns
+    -------
+    str
+        As by `name_of`, and behind it the fragment of a `Part`: `talk.wav#t=1.5,3.2&channel=0`.
+    """
+    return f"{name_of(source)}{part_of(source).fragment}"
+
+
 def part_of(source: Sound) -> Part:
     """See a recording as a part of itself.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -31,7 +32,8 @@ from vervet.predict import Prediction, Predictor, Spread
 READERS = 2  # per run of the network; while one waits for its answer, another reads
 AHEAD = 64  # recordings that may be finished behind one that takes long, per run of the network
 TABLE_SUFFIXES = (".csv", ".parquet")
-NOT_DECODED = (".m4a", ".aac", ".amr", ".wma")  # recordings that are named as such where a folder holds them
+# recordings that are named as such where a folder holds them
+NOT_DECODED = (".m4a", ".aac", ".amr", ".wma", ".webm", ".mp4", ".mka", ".mov", ".3gp")
 WINDOWS = 8  # of one recording that may wait for the network; as many runs can work on it
 
 In = TypeVar("In")
@@ -62,7 +64,7 @@ class Item:
 
         As the table writes it where that is one of a model's labels, else canonical where the name is known.
         """
-        named = self.columns.get("emotion", "").strip()
+        named = unicodedata.normalize("NFC", self.columns.get("emotion", "")).strip()
         if named in labels:
             return named
         try:
@@ -147,6 +149,34 @@ def columns(paths: Iterable[str | Path], table: str | None = None) -> list[str]:
                 with _rows(path) as (header, _):
                     names |= dict.fromkeys(name for name in header if name != "file")
     return list(names)
+
+
+def apart_from(paths: Iterable[str], output: Path) -> list[str]:
+    """Leave out what an earlier run wrote, which a `*` may have caught.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        As for `find`.
+    output : pathlib.Path
+        With its journal and its table of problems beside it.
+
+    Returns
+    -------
+    list of str
+        Patterns are expanded; those that match nothing stay.
+
+    Raises
+    ------
+    ValueError
+        If nothing else is named.
+    """
+    written = {os.path.abspath(f"{output}{suffix}") for suffix in ("", ".journal", ".problems.csv")}
+    named = [match for path in paths for match in (_matches(path) if _is_pattern(path) else [path]) or [path]]
+    apart = [path for path in named if os.path.abspath(path) not in written]
+    if not apart:
+        raise ValueError(f"{output}: is the output, and no other recording is named")
+    return apart
 
 
 def _find(path: str) -> Iterator[Item]:

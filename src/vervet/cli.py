@@ -1,7 +1,7 @@
 """The command line: parse, then call.
 
 Each command imports what it needs when it runs, so that `vervet predict` starts without torch. Exit codes: 0 all well;
-1 something in the input is at fault, and was named; 2 the command line itself is wrong.
+1 something in the input, or in what was asked of it, is at fault, and was named; 2 the command line cannot be parsed.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
+    for name in ("stdout", "stderr"):  # whoever started this may have closed them
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     parser = _parser()
     args, extra = parser.parse_known_args(argv)
     if extra and not args.accepts_settings:
@@ -555,6 +558,8 @@ def _predict(args: argparse.Namespace) -> int:
         raise ValueError("--picture draws windows: leave out --whole")
     # A missing matplotlib should be known before the work, not after.
     picture = importlib.import_module("vervet.picture") if args.picture else None
+    if picture:
+        picture.check(args.picture)
     predictor = predict.load(args.model, threads=1)
     speakers = _met(args, predictor)
     kept: list[Answer] = []
@@ -586,6 +591,7 @@ def _predict_into(args: argparse.Namespace) -> int:
 
     if args.format != "table" or args.picture:
         raise ValueError("--out takes its form from its name and draws nothing: leave out --format and --picture")
+    args.paths = batch.apart_from(args.paths, args.out)
     predictor = predict.load(args.model, threads=1)
     speakers = _met(args, predictor)  # what speaks against that should be known before an output is begun
     columns = batch.columns(args.paths, args.table)

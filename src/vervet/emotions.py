@@ -54,7 +54,7 @@ def canonical(label: str) -> str:
     'anger'
     """
     try:
-        return _CANONICAL[label.strip().casefold()]
+        return _CANONICAL[_text(label).casefold()]
     except KeyError:
         known = "; ".join(f"{emotion} ({', '.join(ALIASES[emotion])})" for emotion in EMOTIONS)
         raise ValueError(f"unknown emotion {label!r}; known are {known}") from None

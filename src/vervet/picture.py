@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
@@ -15,6 +16,7 @@ from vervet import audio
 from vervet.batch import Answer, Item
 from vervet.output import mark
 from vervet.predict import Prediction, Predictor
+from vervet.terminal import one_line
 
 MOST_WINDOWS = 14  # more would be too small to read
 CELL_INCHES = 7.0, 1.75
@@ -25,6 +27,26 @@ RIGHT, WRONG, OTHER = "#0b7a75", "#c8553d", "#d5d9de"  # of the bars
 ATTENTION = "#e08e0b"
 PADDING = "#eff1f3"  # black to the network
 MEL_COLOURS = "magma"
+
+
+def check(path: Path) -> None:
+    """Make the folder of a picture, before the work that it is to show.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        As for `draw`.
+
+    Raises
+    ------
+    ValueError
+        If its name ends in what is no picture.
+    OSError
+        If the folder cannot be made.
+    """
+    if path.suffix and path.suffix[1:].casefold() not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(f"{path}: a picture's name ends in .png, .svg or .pdf, not in {path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def draw(predictor: Predictor, answers: Sequence[Answer], path: Path) -> int:
@@ -40,7 +62,7 @@ def draw(predictor: Predictor, answers: Sequence[Answer], path: Path) -> int:
     answers : sequence of Answer
         From `vervet.batch.predict_many`; recordings are read again, so they must still be there.
     path : pathlib.Path
-        The PNG to write; its folder is made.
+        The PNG to write, or SVG or PDF; its folder is made.
 
     Returns
     -------
@@ -52,6 +74,7 @@ def draw(predictor: Predictor, answers: Sequence[Answer], path: Path) -> int:
     ValueError
         If there is nothing to draw, or the model has no `attention` or `log_mel` output.
     """
+    check(path)
     pairs = [(answer.item, prediction) for answer in answers for prediction in answer.predictions]
     shown = pairs[:MOST_WINDOWS]
     if not shown:
@@ -69,7 +92,6 @@ def draw(predictor: Predictor, answers: Sequence[Answer], path: Path) -> int:
     for index, (item, prediction) in enumerate(shown):
         cell = body.add_subfigure(grid[index // columns, index % columns])
         _cell(cell, predictor, item, prediction, views["attention"][index], views["log_mel"][index])
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return len(shown)
 
@@ -116,8 +138,8 @@ def _cell(
 
 
 def _literal(text: str) -> str:
-    """As it is written: matplotlib takes what stands between dollars for mathematics."""
-    return text.replace("$", r"\$")
+    """As it is written: matplotlib takes what stands between dollars for mathematics, and refuses broken UTF-8."""
+    return one_line(text).encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 def _attention(axes: Axes, prediction: Prediction, duration_s: float, attention: np.ndarray) -> None:

@@ -233,7 +233,7 @@ class Predictor:
         sounding = filterfalse(pauses.skip, windows)
         batches = iter(lambda: list(islice(sounding, batch)), [])
         heard = list(chain.from_iterable(spread(partial(self.judge, file), batches)))
-        return heard, pauses.problem(audio.name_of(source), bool(heard))
+        return heard, pauses.problem(audio.told(source), bool(heard))
 
     def enroll(self, sources: Iterable[audio.Sound], *, speech_only: bool = False) -> Predictor:
         """Get to know a speaker from recordings of any emotion, which need not be known.
@@ -309,7 +309,7 @@ class Predictor:
         for window in filterfalse(Pauses(self.sampling_rate, speech_only).skip, windows):
             total = total + self.run([window.waveform], ("statistics",))["statistics"][0]
         if not np.isfinite(total).all():
-            raise ValueError(f"{audio.name_of(source)}: {NAN}")
+            raise ValueError(f"{audio.told(source)}: {NAN}")
         return total
 
     def check_enrols(self) -> None:
@@ -344,7 +344,7 @@ class Predictor:
             duration_s = window.end_s - window.start_s
             total += duration_s * self.run([window.waveform], ("embedding",))["embedding"][0]
             heard_s += duration_s
-        name = audio.name_of(source)
+        name = audio.told(source)
         problem = pauses.problem(name, bool(heard_s))
         if not heard_s:
             raise ValueError(problem)
@@ -596,17 +596,18 @@ def find_model(model: str | Path | None = None) -> tuple[str, bytes]:
     ValueError
         If there is no such model.
     """
-    model = "default" if model is None else model
-    path = Path(model)
+    wanted, model = model, "default" if model is None else model
+    path, shipped = Path(model), SHIPPED / f"{model}.onnx"
+    if path.name == str(model) and shipped.is_file():
+        # a folder of that name may hold anything, such as recordings
+        is_ours = any((path / name).is_file() for name in ("model.onnx", "run.json"))
+        path = path if wanted is not None and is_ours else shipped
     if path.is_dir() and not (path / "model.onnx").is_file():
         raise ValueError(f"{path}: holds no model.onnx; let its training end, or export it with 'vervet export {path}'")
     if path.is_dir():
         path = path / "model.onnx"
     if path.is_file():
         return str(path), path.read_bytes()
-    shipped = SHIPPED / f"{model}.onnx"
-    if path.name == str(model) and shipped.is_file():
-        return str(shipped), shipped.read_bytes()
     # where the owner is the name of a folder here, it is a path that was misspelt: nobody else should hear of it
     if isinstance(model, str) and hub.is_name(model) and not path.parent.is_dir():
         return model, hub.fetch(model).read_bytes()

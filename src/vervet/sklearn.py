@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
+from vervet.audio import Part
 from vervet.embedding import embed
 from vervet.predict import load
 
@@ -111,8 +112,10 @@ def _listed(X: Any) -> list[Any] | None:
         values = values.ravel().tolist() if values.ndim == 1 or values.shape[1:] == (1,) else []
     if not isinstance(values, list | tuple):
         return None
-    each = [isinstance(value, str | os.PathLike | bytes | bytearray | memoryview | tuple) for value in values]
+    kinds = str | os.PathLike | bytes | bytearray | memoryview | tuple | Part
+    each = [isinstance(value, kinds) or hasattr(value, "read") for value in values]
     if any(each) and not all(each):
         row = each.index(False)
-        raise ValueError(f"recording {row}, counted from 0, is {values[row]!r}: give a path, bytes or a pair")
+        takes = "give a path, a part, bytes, a file or a pair"
+        raise ValueError(f"recording {row}, counted from 0, is {values[row]!r}: {takes}")
     return list(values) if values and all(each) else None

@@ -7,12 +7,13 @@ Beside the output `NAME` stands its journal, `NAME.journal`, with one JSON objec
     {"key": "91b4...", "file": "a.wav", "windows": 1}
     {"key": "e027...", "file": "b.wav", "windows": 0, "problem": "b.wav: is empty (0 bytes); ..."}
     {"output": 143}
-    {"retry": true}
+    {"retry": "e027..."}
+    {"key": "e027...", "file": "b.wav", "windows": 0, "problem": "b.wav: is empty (0 bytes); ..."}
     {"output": 143}
 
 The first line says what the answers are of. A `key` says that an item has been answered, in so many windows. `retry`
-takes back the items before it that have none. `output` says where the output ends with all of that in it: in bytes, or
-in the files of a Parquet folder.
+takes back one that had none, and that was asked again. `output` says where the output ends with all of that in it: in
+bytes, or in the files of a Parquet folder.
 
 The output is written before the journal, and lines count only once an `output` follows them. What stands behind the
 last one, in the journal and in the output, was under way when a run was cut off; the next one removes it. So a run may
@@ -72,7 +73,7 @@ def opened(
     columns : sequence of str
         Of the tables that the recordings come from: `vervet.batch.columns`.
     retry : bool
-        Take back the items that have no answer, so that they are lacking again.
+        Items that have no answer are lacking again.
     asked : mapping, optional
         What else the answers depend on: `speaker`, the column by which speakers are known, and `met`, the digest of the
         recordings that they are known from; `whole`, whether each recording has one answer; `channel`; `speech_only`.
@@ -80,8 +81,8 @@ def opened(
     Yields
     ------
     Store
-        To ask what is lacking and to add what is answered. After an error inside the `with`, what was not committed is
-        dropped. At the end, the problems are written as a table, `NAME.problems.csv`, if there are any.
+        To ask what is lacking and to add what is answered. However the `with` ends, what was added is written. At the
+        end, the problems are written as a table, `NAME.problems.csv`, if there are any.
 
     Raises
     ------
@@ -108,8 +109,6 @@ def opened(
         _check(path, journal.begun, run)
         if journal.begun is None:
             journal.note([run], 0)
-        if retry:
-            journal.retry()
         if path.suffix == ".parquet":
             output = _Parts(path, journal.end, predictor.labels, columns, run)
         else:
@@ -117,12 +116,14 @@ def opened(
             text = _database(path, predictor, columns) if path.suffix == ".audformat" else path
             output = _Text(text, journal.end, partial(lines, labels=predictor.labels, columns=columns))
         with closing(output):
-            store = Store(journal, output, run.get("met"))
+            store = Store(journal, output, run.get("met"), retry)
             try:
                 yield store
-                store.commit()
             finally:
-                _list(journal.problems, Path(f"{path}.problems.csv"))
+                try:
+                    store.commit()
+                finally:
+                    _list(journal.problems, Path(f"{path}.problems.csv"))
 
 
 class Store:
@@ -139,13 +140,17 @@ class Store:
         Whether speakers were known from other recordings when the output was begun.
     """
 
-    def __init__(self, journal: _Journal, output: _Text | _Parts, met: str | None) -> None:
+    def __init__(self, journal: _Journal, output: _Text | _Parts, met: str | None, retry: bool) -> None:
         self.met_others = (journal.begun or {}).get("met", met) != met
         self._journal = journal
         self._output = output
         self.problems = journal.problems
+        faulty = (entry["key"] for entry in journal.problems if not entry["windows"])
+        self._again = Counter(faulty if retry else ())  # to be asked again, if they are met
+        journal.answered.subtract(self._again)
         self.there = journal.answered.total()
         self._unseen = journal.answered
+        self._taken_back: Counter[str] = Counter()  # met
         self._waiting: list[Answer] = []
         self._windows = 0  # of those waiting
         self._committed_at = time.monotonic()
@@ -156,6 +161,9 @@ class Store:
         if self._unseen[key]:
             self._unseen[key] -= 1  # an item that is listed twice is answered twice
             return False
+        if self._again[key]:
+            self._again[key] -= 1
+            self._taken_back[key] += 1
         return True
 
     def add(self, answer: Answer) -> None:
@@ -168,13 +176,18 @@ class Store:
 
     def commit(self) -> None:
         """Write what was added. From here on it counts, however the run ends."""
-        if self._waiting:
-            end = self._output.append(self._waiting)
-            entries = [_entry(answer) for answer in self._waiting]
-            self._journal.note(entries, end)
-            self.problems += [entry for entry in entries if "problem" in entry]
-        self._waiting, self._windows = [], 0
+        answers, self._waiting, self._windows = self._waiting, [], 0  # if it fails, they are not written a second time
+        if answers:
+            end = self._output.append(answers)
+            self._journal.add([*self._retried(answers), *map(_entry, answers)], end)
         self._committed_at = time.monotonic()
+
+    def _retried(self, answers: Sequence[Answer]) -> Iterator[dict[str, Any]]:
+        """Of those that are answered now, take back what was said before."""
+        for key in (_key(answer.item) for answer in answers) if self._taken_back else ():
+            if self._taken_back[key]:
+                self._taken_back[key] -= 1
+                yield {"retry": key}
 
 
 class _Journal:
@@ -210,23 +223,31 @@ class _Journal:
         self._file.write("".join(json.dumps(entry) + "\n" for entry in [*entries, {"output": end}]).encode())
         _to_disk(self._file)
 
-    def retry(self) -> None:
-        """Take back what has no answer."""
-        entry = {"retry": True}
-        self.note([entry], self.end)
-        self._count([entry])
+    def add(self, entries: Sequence[dict[str, Any]], end: int) -> None:
+        """Note them, and list their problems."""
+        self.note(entries, end)
+        self._list(entries)
 
-    def _count(self, entries: Iterable[dict[str, Any]]) -> None:
+    def _count(self, entries: Sequence[dict[str, Any]]) -> None:
         for entry in entries:
             if "key" in entry:
                 self.answered[entry["key"]] += 1
-                if "problem" in entry:
-                    self.problems.append(entry)
             elif "retry" in entry:
-                self.answered.subtract(problem["key"] for problem in self.problems if not problem["windows"])
-                self.problems[:] = [problem for problem in self.problems if problem["windows"]]
+                self.answered[entry["retry"]] -= 1
             else:
                 self.begun = entry
+        self._list(entries)
+
+    def _list(self, entries: Sequence[dict[str, Any]]) -> None:
+        again = Counter(entry["retry"] for entry in entries if "retry" in entry)
+        if again:
+            listed, self.problems[:] = self.problems[:], []
+            for problem in listed:
+                if not problem["windows"] and again[problem["key"]]:
+                    again[problem["key"]] -= 1
+                else:
+                    self.problems.append(problem)
+        self.problems += [entry for entry in entries if "problem" in entry]
 
 
 class _Text:

@@ -15,7 +15,10 @@ from types import MappingProxyType
 
 from vervet.audio import Part, name_of, part_of
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
+AUDIO_SUFFIXES = (
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64",
+    ".rf64", ".sph",
+)  # fmt: skip
 PUBLISHED = ("emodb", "savee", "cremad")
 OWN = ("folders", "table")  # not published under a name: they lie where the user says
 CORPORA = (*PUBLISHED, *OWN)
