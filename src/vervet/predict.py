@@ -601,7 +601,8 @@ def find_model(model: str | Path | None = None) -> tuple[str, bytes]:
     if path.name == str(model) and shipped.is_file():
         # a folder of that name may hold anything, such as recordings
         is_ours = any((path / name).is_file() for name in ("model.onnx", "run.json"))
-        path = path if wanted is not None and is_ours else shipped
+        if wanted is None or not is_ours:
+            return str(shipped), shipped.read_bytes()
     if path.is_dir() and not (path / "model.onnx").is_file():
         raise ValueError(f"{path}: holds no model.onnx; let its training end, or export it with 'vervet export {path}'")
     if path.is_dir():
