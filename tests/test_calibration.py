@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vervet.evaluation.calibration import calibrate, calibration_error, rejection, reliability, softmax
+from vervet.evaluation.calibration import _threshold, calibrate, calibration_error, rejection, reliability, softmax
 
 
 def drawn(clips: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +36,12 @@ def test_nothing_is_uncertain_where_all_is_right_and_all_where_all_is_wrong():
     logits, right = np.eye(4) * 3, np.arange(4)
     assert calibrate(logits, right).uncertain_below == 0
     assert calibrate(logits, (right + 1) % 4).uncertain_below == 1
+
+
+def test_answers_that_are_equally_sure_are_withheld_together():
+    sure, unsure = [60.0, 0.0], [2.2, 0.0]
+    logits = np.array([unsure] * 10 + [sure] * 62)
+    assert _threshold(softmax(logits).max(1), np.arange(72) // 10 != 1) == 0  # 10 wrong, as sure as 52 that are right
 
 
 def test_few_clips_that_are_all_right_do_not_make_it_sure_of_everything():

@@ -51,8 +51,12 @@ def test_folds_are_pooled_and_seeds_averaged():
     runs = [record("a", right, 100, fold=fold, seed=seed) for seed, fold, right in ((0, 0, 90), (0, 1, 70), (1, 0, 60))]
     runs += [record("b", 50, 100, fold=fold, seed=seed) for seed, fold in ((0, 0), (0, 1), (1, 0))]
     (found,) = evidence(CLAIM, runs)
-    assert found.gain == pytest.approx(((0.9 + 0.8) / 2) - 0.75)
-    assert (found.seeds, found.n_test) == (2, 200)
+    assert found.gain == pytest.approx(0.9 - 0.75)  # the second seed lacks a fold that the first has
+    assert (found.seeds, found.n_test) == (1, 400)
+    runs += [record("a", 60, 100, fold=1, seed=1), record("b", 50, 100, fold=1, seed=1)]
+    (found,) = evidence(CLAIM, runs)
+    assert found.gain == pytest.approx((0.9 + 0.8) / 2 - 0.75)
+    assert (found.seeds, found.n_test) == (2, 400)
 
 
 def test_the_published_differences_of_the_small_corpora_are_within_chance():

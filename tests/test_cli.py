@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vervet.cli import main
+from vervet.evaluation.run import evaluate
 
 
 def test_help_names_every_command(capsys):
@@ -72,12 +73,22 @@ def test_evaluate_pools_folds(tmp_path, tiny_recipe, tiny_corpus, capsys):
     assert pooled["commit"] == records[0]["commit"]
     assert pooled["wa"] == pytest.approx((records[0]["wa"] + records[1]["wa"]) / 2)
     assert set(pooled["by_speaker"]) == {"s0", "s3"}
+    assert not pooled["leaky"]
     assert pooled["uar_interval"] is not None
     assert main(["report", str(tmp_path / "results.json"), "--add", *runs]) == 0
     assert "folds" in (tmp_path / "README.md").read_text()
     assert len(json.loads((tmp_path / "results.json").read_text())) == 3
     assert main(["evaluate", runs[0], runs[0]]) == 1
     assert "fold given twice among [0, 0]" in capsys.readouterr().err
+    audit = json.loads(Path(runs[1], "audit.json").read_text())
+    Path(runs[1], "audit.json").write_text(json.dumps(audit | {"leaky": True}))  # copies under another name
+    assert [record["leaky"] for record in evaluate([Path(run) for run in runs])] == [False, True, True]
+    for folder in runs:  # of two corpora, the second through before the first
+        file = Path(folder, "run.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"corpus": "emodb+savee"}))
+    table = Path(runs[1], "teacher", "predictions.csv")
+    table.write_text(table.read_text() + Path(runs[0], "teacher", "predictions.csv").read_text().partition("\n")[2])
+    assert evaluate([Path(run) for run in runs])[-1]["n_test"] == 18
 
 
 def test_a_machine_without_a_home_needs_a_place_for_images(monkeypatch, tiny_recipe, tiny_corpus, tmp_path, capsys):

@@ -66,6 +66,8 @@ def test_overrides_win(tmp_path):
         ("student_network: {reduce: [0]}", "sizes must be positive"),
         ("teacher_network: {stem: [-1]}", "sizes must be positive"),
         ("augment: {shift_s: -1}", "noise_sigma and shift_s must not be negative"),
+        ("augment: {shift_s: 10}", "shift_s leaves nothing of a clip"),
+        ("front_end: {duration_s: 1.0e-6}", "0.016 samples, shorter than win_length"),
         ("teacher: {alpha: 1}", "teacher.alpha is 0"),
         ("augment: {versions: [noise]}", "versions must begin with 'original'"),
         ("augment: {versions: [original, echo]}", "unknown version 'echo'"),
@@ -87,6 +89,8 @@ def test_an_overridden_recipe_has_another_name():
     assert recipe_name(path, ["--student.lr=1", "--seed=3", "--augment.speeds=[1.1]"]) == (
         "paper --augment.speeds=[1.1] --student.lr=1"
     )
+    assert recipe_name(path, ["--student.lr-step=1", "--student.lr_step=2"]) == "paper --student.lr_step=2"
+    assert load_recipe(path, ["--student.lr-step=1", "--student.lr_step=2"]).student.lr_step == 2
 
 
 def test_a_recipe_that_is_no_text_is_refused(tmp_path):

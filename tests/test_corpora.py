@@ -142,7 +142,7 @@ def test_one_clip_in_both_layouts(tmp_path):
 
 
 def test_empty_and_missing_folders(tmp_path):
-    with pytest.raises(ValueError, match=r"no audio files \(\.wav, \.flac, \.ogg, "):
+    with pytest.raises(ValueError, match=r"no audio files \(\.wav, \.wave, \.flac, \.ogg, "):
         load_corpus("emodb", tmp_path)
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         load_corpus("savee", tmp_path / "nowhere")
@@ -183,6 +183,10 @@ def test_table(tmp_path):
         "validation",
     )
     assert (angry.sentence, angry.corpus) == ("", "table")
+    path = table(tmp_path, "file,emotion,speaker,sex,split", "b.wav,joy,nan,NaN,<NA>", "sub/a.mp3,anger,Nan,,")
+    assert [(one.speaker, one.sex, one.split) for one in load_corpus("table", path)] == [("", "", ""), ("Nan", "", "")]
+    with pytest.raises(ValueError, match="no emotion is named"):
+        load_corpus("table", table(tmp_path, "file,emotion", "b.wav,nan"))
 
 
 @pytest.mark.parametrize(

@@ -188,8 +188,10 @@ def test_what_the_base_is_worth_without_fine_tuning():
     named = [replace(one, emotion="dread" if one.emotion == "fear" else "awe") for one in utterances]
     assert _without(None, [split(named, "clip", fold, 0, ("original",)) for fold in range(5)]) is None
     record = {"protocol": "clip", "uar_interval": None, "wa": 0.9, "uar": 0.9, "n_test": 14, "labels": ["a", "b"]}
+    record["leaky"] = False
     assert "the base has a UAR of 92.9% on the same clips" in told([record | {"uar_without": 6.5 / 7}], Path("run"))
     assert "Without" not in told([record], Path("run"))
+    assert told([record | {"leaky": True}], Path("run")).startswith("LEAKY: copies of test clips were trained on")
 
 
 def test_the_last_model_is_trained_on_all_clips_and_tested_on_none(tuned):

@@ -38,6 +38,16 @@ def test_source_tells_versions_in_files_of_their_own():
     assert not audit([row("a.wav", "train"), row("a_fast.wav", "test")]).leaky
 
 
+def test_one_file_in_two_spellings_is_one_clip():
+    assert audit([row("a.wav", "train"), row("./a.wav", "test")]).leaky
+
+
+def test_a_speaker_that_a_table_calls_nan_is_unknown(tmp_path):
+    (tmp_path / "s.csv").write_text("file,split,speaker\na.wav,train,nan\nb.wav,test,1\nc.wav,train,NaN\n")
+    finding = audit(read_split(tmp_path / "s.csv"))
+    assert "Speaker-independent" not in told(finding)
+
+
 def test_copies_under_another_name_are_found_by_their_samples(tmp_path):
     write(tmp_path / "a.wav", 0), write(tmp_path / "copy.flac", 0), write(tmp_path / "b.wav", 1)
     rows = [row("a.wav", "train"), row("copy.flac", "test"), row("b.wav", "test")]

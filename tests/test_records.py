@@ -35,7 +35,6 @@ def test_keys_are_exact():
         ({"confusion": [[8.0, 2], [1, 9]]}, "confusion must be rows of whole counts"),
         ({"labels": ["anger", "anger"]}, "labels must be"),
         ({"by_version": {"original": {"wa": 0.5}}}, "by_version must be an object with wa and n of each version"),
-        ({"leaky": True}, "leaky is True under protocol 'speaker'"),
         ({"protocol": "paper"}, "leaky is False under protocol 'paper'"),
         ({"leaky": 0}, "leaky must be true or false"),
         ({"fold": "each"}, 'fold must be a whole number, 0 or more, or "all"'),

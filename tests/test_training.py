@@ -664,6 +664,7 @@ def test_a_study_names_every_run(tiny_recipe, tmp_path):
             "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', teacher: fast}",
             "weights are to come from .*emodb-paper-fast-0/fold-0, which the study does not train",
         ),
+        ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', seeds: []}", "0: names no seeds"),
         (2 * "- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0'}\n", "asked for twice: .*fold-0"),
         ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', teacher: tiny}", "fold-0 waits for itself"),
         ("- {corpus: emodb, protocol: paper, recipe: tiny.yaml, folds: '0', settings: [--x=1]}", "unknown setting 'x'"),

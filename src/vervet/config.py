@@ -54,6 +54,8 @@ class FrontEnd:
         sizes = (self.sampling_rate, self.win_length, self.hop_length, self.n_mels, self.width)
         _require(min(sizes) > 0, "sizes must be positive")
         _require(self.duration_s > 0 and self.top_db > 0, "duration_s and top_db must be positive")
+        samples = self.duration_s * self.sampling_rate
+        _require(samples >= self.win_length, f"duration_s is {samples:g} samples, shorter than win_length")
         low, high = self.band_hz
         _require(0 <= low < high <= self.sampling_rate / 2, f"bands from {low:g} to {high:g} Hz cannot be heard")
 
@@ -261,6 +263,8 @@ class Recipe:
             _require(self.validate or not chooses, f"{stage}.keep is best, but without validate nothing chooses")
         _require(self.teacher.alpha == 0, "teacher.alpha is 0: there is no feature that a teacher could match")
         _require(self.teacher.head_l2 == self.matching.head_l2 == 0, "head_l2 is a setting of the stage student")
+        late = "shift" in self.augment.versions and self.augment.shift_s >= self.front_end.duration_s
+        _require(not late, "augment.shift_s leaves nothing of a clip within front_end.duration_s")
         size = (self.front_end.n_mels, self.front_end.width)
         for name in ("teacher_network", "student_network"):
             image = getattr(self, name).image
@@ -294,7 +298,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         YAML; every key is optional, what is not named keeps its default. Or the name of a recipe that comes with
         Vervet, such as `finetune`.
     overrides : sequence of str, optional
-        Settings that win over the file's, as `--key=value` or `--part.key=value`, e.g. `--student.lr=3e-4`.
+        Settings that win over the file's, as `--key=value` or `--part.key=value`, e.g. `--student.lr=3e-4`. Of two with
+        the same key the last counts.
 
     Returns
     -------
@@ -384,13 +389,14 @@ def recipe_name(path: Path, overrides: Sequence[str], matched: bool = False) -> 
     its recipe would have matched with a teacher, and that was not (`matched`: it was in an earlier run of this folder),
     is another one.
     """
-    keys = [text.partition("=")[0] for text in overrides]
+    given = [text.removeprefix("--").partition("=") for text in overrides]
+    settings = {f"--{key.replace('-', '_')}": value for key, _, value in given}  # of two with the same key the last
     name = path.stem
-    if "--stages" in keys and not matched:
+    if "--stages" in settings and not matched:
         stages, whole = load_recipe(path, overrides).stages, load_recipe(path).stages
         if "student" in stages and "matching" in set(whole).difference(stages):
             name += " without matching"
-    changed = [text for key, text in zip(keys, overrides, strict=True) if key not in UNNAMED]
+    changed = [f"{key}={value}" for key, value in settings.items() if key not in UNNAMED]
     return " ".join([name, *sorted(changed)])
 
 

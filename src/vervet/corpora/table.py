@@ -96,7 +96,7 @@ def read_rows(
                 )
             count += 1
             row = dict(zip(columns, values, strict=False))
-            yield line, {column: row.get(column, "").strip() for column in (*required, *optional)}
+            yield line, {column: _given(row.get(column, ""), column) for column in (*required, *optional)}
     except UnicodeDecodeError as error:
         raise ValueError(f"{table}: not a CSV file in UTF-8 ({error})") from None
     if count == 0:
@@ -162,7 +162,7 @@ def located(path: Path, row: Mapping[str, str]) -> Path | Part:
     start_s, end_s = seconds(row.get("start", "")) or 0.0, seconds(row.get("end", ""))
     if end_s is not None and end_s <= start_s:
         raise ValueError(f"ends at {end_s:g} s, and begins at {start_s:g} s; correct one of them")
-    channel = _known(row.get("channel", ""))
+    channel = _given(row.get("channel", ""))
     if channel and not re.fullmatch(r"[0-9]{1,2}(\.0*)?", channel):  # a column with gaps becomes one of decimals
         raise ValueError(f"channel {channel!r} is not a number, 0 the first, empty the mean of all; rename the column?")
     part = Part(path, start_s, end_s, int(float(channel)) if channel else None)
@@ -180,7 +180,7 @@ def seconds(text: str) -> float | None:
     ValueError
         If it is neither.
     """
-    text = _known(text)
+    text = _given(text)
     if not text:
         return None
     if re.fullmatch(r"(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
@@ -191,10 +191,10 @@ def seconds(text: str) -> float | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
-def _known(text: str) -> str:
-    """A value without what tables write where there is none."""
+def _given(text: str, column: str = "") -> str:
+    """A value; empty where the table says that there is none. Only a file may be called `nan`."""
     text = text.strip()
-    return "" if text.casefold() in ("nat", "nan", "<na>") else text
+    return "" if text in ("nan", "NaN", "NAN", "nat", "NaT", "<NA>", "<na>") and column != "file" else text
 
 
 def _utterance(row: dict[str, str], sound: Path | Part, emotions: Collection[str]) -> Utterance:

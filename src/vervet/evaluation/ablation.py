@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vervet.evaluation.metrics import mean_spread
-from vervet.evaluation.records import Record, Runs, by_seed, runs_of
+from vervet.evaluation.records import Record, Runs, by_seed, runs_of, whole_seeds
 
 # What a setting that was changed is about, in the order in which the page asks. A recipe's part stands before the dot.
 QUESTIONS = {
@@ -124,7 +124,7 @@ def _compare(
     plain: Runs,
 ) -> Ablation:
     seeds = by_seed(runs)
-    both = runs.keys() & plain.keys()
+    both = whole_seeds(runs.keys() & plain.keys())
     gains: dict[str, float | None] = {"wa": None, "uar": None}
     if both:
         ours, theirs = (by_seed({key: side[key] for key in both}) for side in (runs, plain))

@@ -88,7 +88,8 @@ def _threshold(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> flo
     withheld = np.arange(len(sure) + 1)  # the k least sure
     cost = WITHHELD_COST * withheld + (wrong.sum() - np.concatenate([[0], np.cumsum(wrong)]))
     edges = np.concatenate([[0.0], (sure[:-1] + sure[1:]) / 2, [1.0]])
-    return float(edges[np.argmin(cost)])
+    apart = np.concatenate([[True], sure[:-1] < edges[1:-1], sure[-1:] < 1])  # those equally sure are answered alike
+    return float(edges[np.argmin(np.where(apart, cost, np.inf))])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vervet.evaluation.records import Record, Runs, by_seed, runs_of
+from vervet.evaluation.records import Record, Runs, by_seed, runs_of, whole_seeds
 
 Verdict = Literal["holds", "the opposite holds", "within chance"]
 Side = tuple[str, str]  # network, recipe
@@ -134,7 +134,7 @@ def evidence(claim: Claim, records: Sequence[Record]) -> list[Evidence]:
     for pair in claim.pairs:
         for corpus, protocol in places:
             better, other = (runs.get((corpus, protocol, *side), {}) for side in pair)
-            if both := better.keys() & other.keys():
+            if both := whole_seeds(better.keys() & other.keys()):
                 found.append(_compared(corpus, protocol, pair, *({k: of[k] for k in both} for of in (better, other))))
     return found
 

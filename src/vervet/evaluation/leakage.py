@@ -197,7 +197,7 @@ def _items(rows: Sequence[Mapping[str, str]], root: Path | None) -> list[Item]:
             file=f"{row['file']}{part.fragment}",
             part=dataclasses.replace(part, sound=apart(row, _path(row, place))),
             side=known(row["split"], SPLITS, "split"),
-            clip=apart(row, row.get("source") or f"{row['file']}{part.fragment}"),
+            clip=apart(row, row.get("source") or f"{_path(row, place)}{part.fragment}"),
             speaker=apart(row, row.get("speaker", "")),
             sentence=apart(row, row.get("sentence", "")),
             emotion=_emotion(row.get("emotion", "")),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def validate(record: Record) -> None:
     Parameters
     ----------
     record : dict
-        corpus, protocol, network, recipe (str), leaky (bool: true for protocol `paper` and no other), seed (int), fold
+        corpus, protocol, network, recipe (str), leaky (bool: true for protocol `paper`, and where clips of
+        the test were copies of those trained on), seed (int), fold
         (int, or "all" for the pooled predictions of all folds), wa, uar, macro_f1 (fractions of 1), wa_interval,
         uar_interval ([low, high] by speaker, or null), labels, confusion (rows true, in the order of labels), n_test,
         epochs, split_hash, commit, machine, minutes, command. With fold "all" there may be `folds`, the pooled ones;
@@ -144,8 +146,8 @@ def validate(record: Record) -> None:
 
 
 def _check_consistent(record: Record) -> None:
-    if record["leaky"] != (record["protocol"] == "paper"):
-        raise ValueError(f"leaky is {record['leaky']} under protocol {record['protocol']!r}; `paper` alone is leaky")
+    if record["protocol"] == "paper" and not record["leaky"]:
+        raise ValueError("leaky is False under protocol 'paper', which always is")
     if "folds" in record and record["fold"] != "all":
         raise ValueError(f'folds belongs to fold "all", not to fold {record["fold"]}')
     scores = from_confusion(record["confusion"], record["labels"])
@@ -294,6 +296,12 @@ def runs_of(records: Sequence[Record]) -> dict[tuple[str, str, str, str], Runs]:
             corpus, protocol, network, recipe, *run = key_of(record)
             found.setdefault((corpus, protocol, network, recipe), {})[run[0], run[1]] = record
     return found
+
+
+def whole_seeds(runs: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Of (seed, fold), those of the seeds that have most folds: a seed that is under way counts once it is done."""
+    folds = Counter(seed for seed, _ in runs)
+    return {(seed, fold) for seed, fold in runs if folds[seed] == max(folds.values())}
 
 
 def by_seed(runs: Runs) -> dict[int, Scores]:

@@ -119,6 +119,8 @@ def read_tested(folder: Path) -> list[Tested]:
             raise ValueError(f"{folder}: a fine-tuning; give the runs in it, {folder}/fold-?, or read its metrics.json")
         raise ValueError(f"{folder}: holds no run.json; it is not a run folder; any model can be tested with --on")
     run = read_json(path)
+    audit = folder / "audit.json"  # finds copies under other names, too
+    run["leaky"] = run["leaky"] or (audit.exists() and read_json(audit)["leaky"])
     found = []
     for stage in STAGES:
         predictions = folder / stage / "predictions.csv"
@@ -261,21 +263,32 @@ def pool(runs: Sequence[Tested]) -> dict[str, Any]:
     first = records[0]
     if len(set(folds)) < len(folds):
         raise ValueError(f"{first['corpus']}, {first['protocol']}: fold given twice among {folds}")
-    rows = [row for run in runs for row in run.rows]
+    rows = _once(first["corpus"], [row for run in runs for row in run.rows])
     hashes = "".join(record["split_hash"] for record in records)
     pooled = {key: value for key, value in first.items() if key not in ("kept_epoch", "calibration", "enrolled")}
     if all("calibration" in record for record in records):
         pooled["calibration"] = _calibration(runs)
     if all(run.enrolled for run in runs):
-        pooled["enrolled"] = enrolled_scores([row for run in runs for row in run.enrolled], first["labels"])
+        pooled["enrolled"] = enrolled_scores(
+            _once(first["corpus"], [row for run in runs for row in run.enrolled]), first["labels"]
+        )
     return pooled | {
         "fold": "all",
         "folds": folds,
+        "leaky": any(record["leaky"] for record in records),
         **scored_answers(rows, first["labels"]),
         "split_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
         **{key: "; ".join(dict.fromkeys(record[key] for record in records)) for key in ("commit", "machine")},
         "minutes": round(sum(record["minutes"] for record in records), 2),
     }
+
+
+def _once(corpus: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Of several corpora, that with fewer folds begins anew when they are through; the first answer counts."""
+    if "+" not in corpus:
+        return rows
+    names = ("file", "version", "speaker")
+    return list({tuple(row.get(name) for name in names): row for row in reversed(rows)}.values())
 
 
 def present(folder: Path) -> list[dict[str, Any]]:

@@ -90,6 +90,8 @@ def finetune(
     for utterance, reason in removed:
         print(f"left out: {utterance}: {reason}", file=sys.stderr)
     check_enrolment(recipe)
+    if recipe.student.keep == "best" and recipe.student.head_l2 == 0:
+        raise ValueError("student.keep is best, but the model that is left learns from all clips: nothing chooses it")
     check_labels(utterances)
     protocol = protocol_for(utterances) if protocol == "auto" else protocol
     sides = _sides(utterances, protocol, recipe)
@@ -237,12 +239,12 @@ def _publish(out: Path, folds: Sequence[Path], final: Path, without: float | Non
     figure.savefig(out / "figures" / "confusion.png", dpi=120)
     if not (out / "model.onnx").exists():
         card = read_json(final / "model.json")
-        told = ("protocol", "folds", "n_test", "wa", "uar", "uar_interval", "interval_over")
+        told = ("protocol", "leaky", "folds", "n_test", "wa", "uar", "uar_interval", "interval_over")
         estimate = {key: record[key] for key in told if key in record}
         if "temperature" not in card and final not in folds:  # else the test side would choose it
             card |= asdict(_calibration(tested))
         write_whole(out / "model.safetensors", (final / "model.safetensors").read_bytes())
-        write_json(out / "model.json", card | {"estimate": estimate})
+        write_json(out / "model.json", card | {"leaky": record["leaky"], "estimate": estimate})
         export(out, out / "model.onnx")
     return records
 
@@ -275,7 +277,9 @@ def told(records: Sequence[dict[str, Any]], out: Path) -> str:
             f"Without fine-tuning, the base has a UAR of {found:.1%} on the same clips, as far as it knows their labels"
         )
         without += ": no less, so nothing speaks for fine-tuning it.\n" if found >= record["uar"] else ".\n"
+    leaky = "LEAKY: copies of test clips were trained on, so this is no estimate of anything new.\n"
     return (
+        f"{leaky if record['leaky'] else ''}"
         f"Estimate, protocol {record['protocol']}: UAR {record['uar']:.1%}{between}, WA {record['wa']:.1%}, "
         f"{record['n_test']} clips; guessing would have a UAR of {chance:.1%}.\n"
         f"{without}"

@@ -142,6 +142,11 @@ def train(
                 _borrow(teacher, out, identity)
             for utterance, reason in removed:
                 print(f"left out: {utterance.name}: {reason}", file=sys.stderr)
+            if never := sorted(
+                {sample.utterance.emotion for sample in sides.test}
+                - {sample.utterance.emotion for sample in sides.train}
+            ):
+                print(f"no training clip is {' or '.join(never)}, so no test clip of it is right", file=sys.stderr)
             if own := [label for label in labels if label not in EMOTIONS]:
                 print(f"labels of your own, kept as they are: {', '.join(own)}", file=sys.stderr)
         accelerator.wait_for_everyone()

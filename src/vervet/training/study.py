@@ -154,6 +154,8 @@ def read_study(path: Path, out: Path) -> list[Job]:
         experiment = merge(Experiment(), entry, where)
         if not (experiment.corpus and experiment.protocol and experiment.recipe):
             raise ValueError(f"{where}: needs corpus, protocol and recipe")
+        if not experiment.seeds:
+            raise ValueError(f"{where}: names no seeds")
         if experiment.teacher and experiment.init:
             raise ValueError(f"{where}: has either a teacher or init, not both")
         jobs += _jobs(experiment, path.parent, out)
