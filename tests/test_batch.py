@@ -89,7 +89,7 @@ def test_a_recording_with_one_bad_sample_has_no_answer_at_all(capsys, model, tmp
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("empty", "no recordings in this folder or below; looked for .wav, .flac, .ogg"),
+        ("empty", "no recordings in this folder or below; looked for .wav, .wave, .flac"),
         ("*.wav", "matches no file"),
         ("gone.wav", "no such file"),
         ("gone.csv", "no such file"),

@@ -80,7 +80,8 @@ def finished(exported):
         (entry,) = (entry for entry in file.metadata_props if entry.key == "vervet")
         entry.value = json.dumps(json.loads(entry.value) | {"labels": card["labels"], "protocol": protocol})
         onnx.save(file, folder / "model.onnx")
-        run = {"recipe": "tiny", "machine": "a computer", "protocol": protocol, "fold": 2, "settings": {"seed": 5}}
+        run = {"recipe": "tiny", "machine": "a computer", "leaky": False, "protocol": protocol, "fold": 2}
+        run["settings"] = {"seed": 5}
         write_json(folder / "run.json", run)
         return folder
 

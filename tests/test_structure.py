@@ -61,7 +61,7 @@ MAY_USE = {
     "predict": {"audio", "hub", "speech"},
     "embedding": {"predict", "audio", "machine"},
     "audformat": {"batch", "corpora", "output", "predict", "machine"},
-    "sklearn": {"embedding", "predict"},
+    "sklearn": {"audio", "embedding", "predict"},
     "batch": {"predict", "audio", "corpora", "emotions"},
     "output": {"batch", "predict", "terminal"},
     "store": {"audformat", "files", "output", "batch", "predict", "machine", "__init__"},
@@ -81,7 +81,7 @@ MAY_USE = {
         "stream",
         "__init__",
     },
-    "picture": {"output", "batch", "predict", "audio"},
+    "picture": {"output", "batch", "predict", "audio", "terminal"},
 }
 
 
