@@ -150,6 +150,7 @@ def test_rows_of_recordings_outside_the_root(monkeypatch):
         ("speaker", 0, corpus(("03", "08")), "needs at least 3 speakers, this corpus has 2"),
         ("speaker", 0, corpus(("",)), "needs the speaker of every utterance"),
         ("table", 0, corpus(), "needs a split"),
+        ("sentence", 0, corpus(name="savee"), "SAVEE's neutral clips repeat sentences"),
         ("clip", 0, corpus(("03",), clips=1), "the training side is empty"),
     ],
 )

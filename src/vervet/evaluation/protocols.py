@@ -228,6 +228,11 @@ def _clip(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple
 
 
 def _sentence(utterances: Sequence[Utterance], fold: int, seed: int, versions: tuple[str, ...]):
+    if any(utterance.corpus == "savee" for utterance in utterances):
+        raise ValueError(
+            "protocol sentence: SAVEE's neutral clips repeat sentences of the other emotions, and no file name tells "
+            "which, so its sentences cannot be kept apart; choose speaker or clip"
+        )
     by_sentence = _by("sentence", utterances)
     return _blocked(by_sentence, _fifths(by_sentence), "sentence", fold, versions)
 
