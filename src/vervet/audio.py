@@ -453,7 +453,7 @@ def is_silent(waveform: np.ndarray) -> bool:
     return float(np.ptp(waveform[end : len(waveform) - end])) / 2 < 10 ** (SILENCE_DBFS / 20)
 
 
-def told(source: Sound) -> str:
+def full_name_of(source: Sound) -> str:
     """Name a recording and which part of it, in messages.
 
     Parameters

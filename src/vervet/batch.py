@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -26,7 +25,7 @@ import numpy as np
 from vervet.audio import Part, name_of, opened, part_of
 from vervet.corpora import AUDIO_SUFFIXES
 from vervet.corpora.table import csv_rows, located
-from vervet.emotions import canonical
+from vervet.emotions import canonical, without_blanks
 from vervet.predict import Prediction, Predictor, Spread
 
 READERS = 2  # per run of the network; while one waits for its answer, another reads
@@ -64,7 +63,7 @@ class Item:
 
         As the table writes it where that is one of a model's labels, else canonical where the name is known.
         """
-        named = unicodedata.normalize("NFC", self.columns.get("emotion", "")).strip()
+        named = without_blanks(self.columns.get("emotion", ""))
         if named in labels:
             return named
         try:

@@ -54,7 +54,7 @@ def canonical(label: str) -> str:
     'anger'
     """
     try:
-        return _CANONICAL[_text(label).casefold()]
+        return _CANONICAL[without_blanks(label).casefold()]
     except KeyError:
         known = "; ".join(f"{emotion} ({', '.join(ALIASES[emotion])})" for emotion in EMOTIONS)
         raise ValueError(f"unknown emotion {label!r}; known are {known}") from None
@@ -87,7 +87,7 @@ def label_of(name: str, among: Collection[str]) -> str:
     >>> label_of("happy", ["happy", "bored stiff"]), label_of("bored stiff", ["happy", "bored stiff"])
     ('happiness', 'bored stiff')
     """
-    text = _text(name)
+    text = without_blanks(name)
     folded = text.casefold()
     if not text:
         raise ValueError("no emotion is named")
@@ -100,7 +100,7 @@ def label_of(name: str, among: Collection[str]) -> str:
         raise ValueError(
             f"unknown emotion {text!r}; did you mean {near[0]!r}? An emotion of your own needs another name"
         )
-    written = sorted({_text(other) for other in among if _text(other).casefold() == folded})
+    written = sorted({without_blanks(other) for other in among if without_blanks(other).casefold() == folded})
     if len(written) > 1:
         raise ValueError(f"one emotion is written {' and '.join(map(repr, written))}; write it alike everywhere")
     return text
@@ -113,9 +113,9 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _folded(names: Iterable[str]) -> set[str]:
-    return {_text(name).casefold() for name in names}
+    return {without_blanks(name).casefold() for name in names}
 
 
-def _text(name: str) -> str:
-    """Without blanks around it; some systems write an umlaut as two characters."""
+def without_blanks(name: str) -> str:
+    """A name without blanks around it, and in one form: some systems write an umlaut as two characters."""
     return unicodedata.normalize("NFC", name).strip()

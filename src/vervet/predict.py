@@ -233,7 +233,7 @@ class Predictor:
         sounding = filterfalse(pauses.skip, windows)
         batches = iter(lambda: list(islice(sounding, batch)), [])
         heard = list(chain.from_iterable(spread(partial(self.judge, file), batches)))
-        return heard, pauses.problem(audio.told(source), bool(heard))
+        return heard, pauses.problem(audio.full_name_of(source), bool(heard))
 
     def enroll(self, sources: Iterable[audio.Sound], *, speech_only: bool = False) -> Predictor:
         """Get to know a speaker from recordings of any emotion, which need not be known.
@@ -309,7 +309,7 @@ class Predictor:
         for window in filterfalse(Pauses(self.sampling_rate, speech_only).skip, windows):
             total = total + self.run([window.waveform], ("statistics",))["statistics"][0]
         if not np.isfinite(total).all():
-            raise ValueError(f"{audio.told(source)}: {NAN}")
+            raise ValueError(f"{audio.full_name_of(source)}: {NAN}")
         return total
 
     def check_enrols(self) -> None:
@@ -344,7 +344,7 @@ class Predictor:
             duration_s = window.end_s - window.start_s
             total += duration_s * self.run([window.waveform], ("embedding",))["embedding"][0]
             heard_s += duration_s
-        name = audio.told(source)
+        name = audio.full_name_of(source)
         problem = pauses.problem(name, bool(heard_s))
         if not heard_s:
             raise ValueError(problem)

@@ -75,13 +75,11 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
 
 def _measured(run: Path) -> dict[str, Any]:
     """The record that the card tells of: that of the run's test, or the estimate of a fine-tuning, from its folds."""
-    audits = [read_json(path) for path in (*run.glob("audit.json"), *run.glob("fold-*/audit.json"))]
-    leaky = {"leaky": True} if any(audit["leaky"] for audit in audits) else {}  # also where the protocol is not
     if (run / "metrics.json").exists() and not (run / "run.json").exists():
-        record = read_json(run / "metrics.json")[-1] | leaky
+        record = read_json(run / "metrics.json")[-1]
         return record | {"uncertain_below": read_json(run / "model.json").get("uncertain_below", 0.0)}
     if records := evaluate([run]):
-        return records[-1] | leaky
+        return records[-1]
     told = "trained on all clips, so there is no score that its card could have"
     raise ValueError(f"{run}: {told}; of a fine-tuning, give the folder that has it and the folds")
 

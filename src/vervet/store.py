@@ -179,12 +179,13 @@ class Store:
         answers, self._waiting, self._windows = self._waiting, [], 0  # if it fails, they are not written a second time
         if answers:
             end = self._output.append(answers)
-            self._journal.add([*self._retried(answers), *map(_entry, answers)], end)
+            entries = [_entry(answer) for answer in answers]
+            self._journal.add([*self._retried(entries), *entries], end)
         self._committed_at = time.monotonic()
 
-    def _retried(self, answers: Sequence[Answer]) -> Iterator[dict[str, Any]]:
+    def _retried(self, entries: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Of those that are answered now, take back what was said before."""
-        for key in (_key(answer.item) for answer in answers) if self._taken_back else ():
+        for key in (entry["key"] for entry in entries):
             if self._taken_back[key]:
                 self._taken_back[key] -= 1
                 yield {"retry": key}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from vervet.audio import Part, name_of, part_of
+from vervet.audio import Part, full_name_of, name_of, part_of
 
 AUDIO_SUFFIXES = (
     ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64",
@@ -53,7 +53,7 @@ class Utterance:
         return f"{self.path.name}{self.part.fragment}"
 
     def __str__(self) -> str:
-        return f"{self.path}{self.part.fragment}"
+        return full_name_of(self.sound)
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     Returns
     -------
     Figure
-        A row per network and change, grouped by question; a panel per protocol; dots, in points of WA.
+        A row per network, change and recipe, grouped by question; a panel per protocol; dots, in points of WA.
 
     Raises
     ------
@@ -280,7 +280,13 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     """
     if not changes:
         raise ValueError("there is no change to draw")
-    row_of = {one: (one.question, one.network, one.change, one.telling, one.kept) for one in changes}
+    recipes: dict[tuple, set[str]] = {}
+    for one in changes:
+        recipes.setdefault((one.network, one.change, one.kept), set()).add(one.recipe.partition(" ")[0])
+    row_of = {
+        one: (one.question, one.network, one.change, one.telling, one.kept, one.recipe.partition(" ")[0])
+        for one in changes
+    }
     rows = list(dict.fromkeys(row_of.values()))
     protocols = sorted({one.protocol for one in changes}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
     figure = new_figure(5.0 + 3.2 * len(protocols), 1.5 + 0.3 * len(rows))
@@ -303,8 +309,10 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
         axes.set_xlabel("change of WA, points")
         _plain(axes)
     names = [
-        f"{network}: {_listed(telling, network)}" + (f" (with {_listed(kept, network)})" if kept else "")
-        for _, network, _, telling, kept in rows
+        f"{network}: {_listed(telling, network)}"
+        + (f" (with {_listed(kept, network)})" if kept else "")
+        + (f" ({recipe})" if len(recipes[network, change, kept]) > 1 else "")
+        for _, network, change, telling, kept, recipe in rows
     ]
     panels[0].set_yticks(range(len(rows)), names)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)

@@ -26,8 +26,7 @@ const $ = (id) => document.getElementById(id);
 let engine;
 let microphone = null; // while it is open: {close, chunks, ...}
 let last = null; // [file, meant] that was heard
-let turn = 0; // of the recording that was asked for last; answers to earlier ones are dropped
-let work = new AbortController(); // on it
+let work = new AbortController(); // on what was asked for last; answers to what was asked before are dropped
 
 // --- from the start to an answer
 
@@ -70,36 +69,35 @@ function introduce(card) {
   $("window").append(new Option(`${card.duration_s} s long, all it hears at once`, card.duration_s, true, true));
 }
 
-/** Give up what was asked for before; the number of the new turn. */
+/** Give up what was asked for before; the signal that says when this is given up. */
 function begin() {
   work.abort();
   work = new AbortController();
   hush();
-  return ++turn;
+  return work.signal;
 }
 
 /** Read, judge and show a file; `meant` is the emotion that its speaker acted, where that is known. */
 async function hear(file, meant = "") {
-  const mine = begin();
-  const { signal } = work;
+  const signal = begin();
   last = [file, meant];
   say(`Listening to ${file.name} …`);
   $("main").setAttribute("aria-busy", "true");
   try {
     const recording = await read(file);
-    if (mine !== turn) return;
+    if (signal.aborted) return;
     const answer = await engine.predict(recording, windowing(recording), signal, (share) =>
       say(`Listening to ${file.name} … ${percent(share)}`),
     );
-    if (mine !== turn) return;
+    if (signal.aborted) return;
     if (!answer.predictions.length) throw new Problem(answer.problem);
     say(`Done. ${show(engine, { ...recording, meant, duration_s: answer.duration_s }, answer)}`, false);
   } catch (error) {
-    if (mine !== turn) return;
+    if (signal.aborted) return;
     hide();
     complain(error, file.name);
   } finally {
-    if (mine === turn) $("main").removeAttribute("aria-busy");
+    if (!signal.aborted) $("main").removeAttribute("aria-busy");
   }
 }
 
@@ -160,7 +158,7 @@ function windowing({ duration_s }) {
 
 async function toggleRecording() {
   if (microphone) return stopRecording();
-  const mine = begin();
+  const signal = begin();
   $("main").removeAttribute("aria-busy");
   $("audio").pause();
   const opened = { chunks: [], levels: [], count: 0 };
@@ -168,10 +166,10 @@ async function toggleRecording() {
     say("Opening the microphone …");
     Object.assign(opened, await openMicrophone((chunk) => heardChunk(opened, chunk), stopRecording));
   } catch (error) {
-    if (mine === turn) complain(error);
+    if (!signal.aborted) complain(error);
     return;
   }
-  if (mine !== turn) return opened.close();
+  if (signal.aborted) return opened.close();
   microphone = opened;
   opened.listener = engine.listen(opened.samplingRate, showLive);
   enable(false);
@@ -263,12 +261,12 @@ $("record").addEventListener("click", toggleRecording);
 for (const button of document.querySelectorAll("[data-example]"))
   button.addEventListener("click", async () => {
     const { example, meant } = button.dataset;
-    const mine = begin();
+    const signal = begin();
     $("main").setAttribute("aria-busy", "true");
     say(`Fetching ${example} …`);
     const response = await fetch(`examples/${example}`).catch(() => null);
     const found = response?.ok ? await response.blob().catch(() => null) : null;
-    if (mine !== turn) return;
+    if (signal.aborted) return;
     $("main").removeAttribute("aria-busy");
     if (!found)
       return complain(new Problem("The example could not be fetched. See whether you are online, then try again."));
