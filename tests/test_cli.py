@@ -86,9 +86,12 @@ def test_evaluate_pools_folds(tmp_path, tiny_recipe, tiny_corpus, capsys):
     for folder in runs:  # of two corpora, the second through before the first
         file = Path(folder, "run.json")
         file.write_text(json.dumps(json.loads(file.read_text()) | {"corpus": "emodb+savee"}))
+    before = evaluate([Path(run) for run in runs])[-1]
     table = Path(runs[1], "teacher", "predictions.csv")
     table.write_text(table.read_text() + Path(runs[0], "teacher", "predictions.csv").read_text().partition("\n")[2])
-    assert evaluate([Path(run) for run in runs])[-1]["n_test"] == 18
+    again = evaluate([Path(run) for run in runs])[-1]
+    assert again["n_test"] == 18
+    assert again["calibration"] == before["calibration"]
 
 
 def test_a_machine_without_a_home_needs_a_place_for_images(monkeypatch, tiny_recipe, tiny_corpus, tmp_path, capsys):

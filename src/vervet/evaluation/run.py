@@ -238,10 +238,11 @@ def enrolled_scores(rows: list[dict[str, str]], labels: list[str]) -> dict[str, 
 
 def _calibration(runs: Sequence[Tested]) -> dict[str, Any]:
     """What temperature and threshold do to the test clips of one run or several folds."""
-    before = np.concatenate([run.uncalibrated.max(1) for run in runs])
-    after = np.concatenate([run.probabilities.max(1) for run in runs])
-    answered = np.concatenate([run.probabilities.max(1) >= run.card["uncertain_below"] for run in runs])
-    right = np.concatenate([run.right for run in runs])
+    counted = _first_answers(runs[0].record["corpus"], [row for run in runs for row in run.rows])
+    before = np.concatenate([run.uncalibrated.max(1) for run in runs])[counted]
+    after = np.concatenate([run.probabilities.max(1) for run in runs])[counted]
+    answered = np.concatenate([run.probabilities.max(1) >= run.card["uncertain_below"] for run in runs])[counted]
+    right = np.concatenate([run.right for run in runs])[counted]
     return {
         "ece_before": calibration_error(before, right),
         "ece": calibration_error(after, right),
@@ -263,14 +264,14 @@ def pool(runs: Sequence[Tested]) -> dict[str, Any]:
     first = records[0]
     if len(set(folds)) < len(folds):
         raise ValueError(f"{first['corpus']}, {first['protocol']}: fold given twice among {folds}")
-    rows = _once(first["corpus"], [row for run in runs for row in run.rows])
+    rows = _counted(first["corpus"], [row for run in runs for row in run.rows])
     hashes = "".join(record["split_hash"] for record in records)
     pooled = {key: value for key, value in first.items() if key not in ("kept_epoch", "calibration", "enrolled")}
     if all("calibration" in record for record in records):
         pooled["calibration"] = _calibration(runs)
     if all(run.enrolled for run in runs):
         pooled["enrolled"] = enrolled_scores(
-            _once(first["corpus"], [row for run in runs for row in run.enrolled]), first["labels"]
+            _counted(first["corpus"], [row for run in runs for row in run.enrolled]), first["labels"]
         )
     return pooled | {
         "fold": "all",
@@ -283,12 +284,18 @@ def pool(runs: Sequence[Tested]) -> dict[str, Any]:
     }
 
 
-def _once(corpus: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Of several corpora, that with fewer folds begins anew when they are through; the first answer counts."""
+def _first_answers(corpus: str, rows: Sequence[dict[str, str]]) -> list[int]:
+    """Which rows count. Of several corpora, that with fewer folds begins anew when they are through."""
     if "+" not in corpus:
-        return rows
-    names = ("file", "version", "speaker")
-    return list({tuple(row.get(name) for name in names): row for row in reversed(rows)}.values())
+        return list(range(len(rows)))
+    first: dict[tuple, int] = {}
+    for number, row in enumerate(rows):
+        first.setdefault(tuple(row.get(name) for name in ("file", "version", "speaker")), number)
+    return list(first.values())
+
+
+def _counted(corpus: str, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    return [rows[number] for number in _first_answers(corpus, rows)]
 
 
 def present(folder: Path) -> list[dict[str, Any]]:
