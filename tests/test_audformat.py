@@ -75,6 +75,7 @@ def test_what_is_no_table_of_a_database_is_named(database, tmp_path):
         assert batch.columns([path], table) == []
         return item.problem
 
+    (database / "clips.csv").write_text("file\nx.wav\n")  # no table of it
     assert problem(database, "emotions") == f"{database}: has no table emotions, only emotion, files"
     assert "not the folder of an audformat database" in problem(tmp_path, "emotion")
     assert "not the folder of an audformat database" in problem(database / "a" / "x.wav", "emotion")
@@ -170,6 +171,9 @@ def test_what_has_no_answer_is_named(database, predictor):
     index = audformat.segmented_index(["a/x.wav"], ["2s"], ["9s"])
     with pytest.raises(ValueError, match=r"segment 2 to 9 s is not within its 6"):
         vervet.audformat.predict(index, predictor, root=database)
+    backwards = audformat.segmented_index(["a/x.wav", "a/x.wav"], ["0s", "2s"], ["1s", "1s"])
+    with pytest.raises(ValueError, match=r"a/x\.wav: row 1, counted from 0: ends at 1 s, and begins at 2 s"):
+        vervet.audformat.predict(backwards, predictor, root=database)
     with pytest.raises(ValueError, match="no such file"):
         vervet.audformat.predict(audformat.filewise_index(["b.wav"]), predictor, root=database)
     with pytest.raises(ValueError, match=r"no index of audformat.*audformat\.utils\.read_csv"):

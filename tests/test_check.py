@@ -294,6 +294,22 @@ def test_clean_refuses_and_names_all(spoilt):
         clean(spoilt, contradictory="error")
 
 
+def test_copies_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
+    for folder in ("anger/ann", "anger/ben", "fear/ann"):
+        write(tmp_path / folder / "1.wav")
+    write(tmp_path / "fear" / "no faults\x1b[31m\n.wav").write_bytes(b"")
+    report = check("folders", tmp_path)
+    told = next(fault.message for fault in report.faults if fault.kind == "contradictory")
+    assert told == f"the same samples in {tmp_path}/anger/ann/1.wav (anger), {tmp_path}/anger/ben/1.wav (anger), " + (
+        f"{tmp_path}/fear/ann/1.wav (fear)"
+    )
+    assert "\x1b" not in report.to_text()
+    assert "no faults\n" not in report.to_text()
+    (tmp_path / "fear" / "no faults\x1b[31m\n.wav").unlink()
+    _, removed = clean(load_corpus("folders", tmp_path))
+    assert f"the same samples as {tmp_path}/anger/ben/1.wav (anger)" in removed[0][1]
+
+
 def test_clean_refuses_files_without_audio(spoilt):
     spoilt[6].path.write_text(POINTER)
     with pytest.raises(ValueError, match=r"g\.wav: a Git LFS pointer, no audio; fetch"):

@@ -1,4 +1,5 @@
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_demographics_that_are_another_table(tmp_path):
     (tmp_path / "VideoDemographics.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"VideoDemographics\.csv: no column ActorID and no column Sex"):
         load_corpus("cremad", tmp_path)
-    for row in ("1001,51", "1001,51,Mail"):
+    for row in ("1001,51,", "1001,51,Mail"):
         (tmp_path / "VideoDemographics.csv").write_text(f"ActorID,Age,Sex\n{row}\n")
         with pytest.raises(
             ValueError, match=r"VideoDemographics\.csv, line 2: unknown sex .*; take the file of the release"
@@ -160,6 +161,8 @@ def test_default_place(tmp_path, monkeypatch):
     monkeypatch.delenv("VERVET_CORPORA", raising=False)
     with pytest.raises(ValueError, match="set the environment variable VERVET_CORPORA"):
         load_corpus("emodb")
+    with pytest.raises(ValueError, match="to the folder that holds cremad/ and emodb/"):
+        load_corpus("cremad+emodb")
     with pytest.raises(ValueError, match="give the path of the CSV file"):
         load_corpus("table")
     monkeypatch.setenv("VERVET_CORPORA", str(touch(tmp_path, "emodb/wav/03a01Fa.wav")))
@@ -250,7 +253,7 @@ def test_a_table_names_parts_of_files(tmp_path):
 
 
 def test_folders(tmp_path):
-    touch(tmp_path, "Angry/2.wav", "Angry/ann/1.flac", "lampenfieber/1.MP3", "readme.txt", "stray.wav", ".hidden/1.wav")
+    touch(tmp_path, "Angry/2.wav", "Angry/ann/1.flac", "lampenfieber/1.MP3", "readme.txt", ".hidden/1.wav")
     touch(tmp_path, "Angry/.DS_Store", "Angry/notes.txt")
     found = [(u.path.relative_to(tmp_path).as_posix(), u.emotion, u.speaker) for u in load_corpus("folders", tmp_path)]
     assert found == [
@@ -265,12 +268,32 @@ def test_folders(tmp_path):
         (["anger/a.wav", "fear/notes.txt"], r"fear: no audio files \(\.wav"),
         (["anger/ann/monday/a.wav", "anger/b.wav"], "monday: a folder inside that of a speaker"),
         (["anger/a.wav", "sadnes/a.wav"], "unknown emotion 'sadnes'; did you mean 'sadness'"),
+        (["anger/a.wav", "b.wav"], "b.wav: beside the folders of emotions"),
+        (["anger/a.wav", "anger/b.m4a"], "b.m4a: .m4a is not decoded here; convert it to WAV or FLAC"),
+        (["ann/angry/a.wav", "ann/awe/b.wav", "ben/Sad/a.wav"], r"speakers \(ann\) with folders of emotions \(angry\)"),
     ],
 )
 def test_faulty_folders(tmp_path, files, message):
     touch(tmp_path, *files)
     with pytest.raises(ValueError, match=message):
         load_corpus("folders", tmp_path)
+
+
+def test_an_emotion_that_a_table_has_twice_is_none(tmp_path):
+    touch(tmp_path, "a.wav")
+    (tmp_path / "t.csv").write_text("file,note,emotion,note,emotion\na.wav,x,anger,y,fear\n")
+    with pytest.raises(ValueError, match=r"t\.csv: two columns have the same name, emotion; rename one"):
+        load_corpus("table", tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("file,note,emotion,note\na.wav,x,anger,y\n")
+    assert [utterance.emotion for utterance in load_corpus("table", tmp_path / "t.csv")] == ["anger"]
+
+
+def test_one_voice_in_two_forms_of_its_name_is_one(tmp_path):
+    decomposed, composed = (unicodedata.normalize(form, "José") for form in ("NFD", "NFC"))
+    touch(tmp_path, "a.wav", "b.wav", f"clips/anger/{decomposed}/a.wav")
+    (tmp_path / "t.csv").write_text(f"file,emotion,speaker\na.wav,anger,{decomposed}\nb.wav,fear,{composed} \n")
+    assert {utterance.speaker for utterance in load_corpus("table", tmp_path / "t.csv")} == {composed}
+    assert {utterance.speaker for utterance in load_corpus("folders", tmp_path / "clips")} == {composed}
 
 
 def test_table_that_is_none(tmp_path):
@@ -288,6 +311,7 @@ def test_table_that_is_none(tmp_path):
     [
         ('b.wav,"fear\nc.wav,anger\n', r"t\.csv: the row of line 3 is not CSV \(unexpected end of data\)"),
         ("b.wav,fear,c.wav,anger\n", r"t\.csv: line 3: 4 values under 2 columns; quote those that hold a comma"),
+        ("b.wav\n", r"t\.csv: line 3: 1 values under 2 columns; leave none out, not even an empty one"),
     ],
 )
 def test_no_row_of_a_table_is_taken_for_a_part_of_another(tmp_path, row, message):

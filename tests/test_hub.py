@@ -204,6 +204,27 @@ def test_copies_among_clips_of_ones_own_make_a_score_leaky(run, tmp_path):
     assert json.loads((folder / "config.json").read_text())["leaky"] is True
 
 
+def test_a_run_with_such_copies_gives_a_model_that_says_so(run, tiny_corpus, tmp_path):
+    rows = tiny_corpus.read_text().splitlines()
+    for clip in sorted(tiny_corpus.parent.glob("*.wav")):
+        shutil.copy(clip, tmp_path)
+    shutil.copy(tmp_path / "0_anger_0.wav", tmp_path / "copy.wav")
+    (tmp_path / "clips.csv").write_text("\n".join([*rows, "copy.wav,anger,s3"]) + "\n")
+    recipe = load_recipe(run.parent / "tiny.yaml", ["--stages=[student]", "--student.alpha=0", "--student.epochs=1"])
+    copied = train(recipe, "table", tmp_path / "clips.csv", "speaker", 0, tmp_path / "run", tmp_path, "tiny", cpu=True)
+    assert json.loads((copied / "audit.json").read_text())["leaky"] is True
+    assert json.loads((copied / "run.json").read_text())["leaky"] is False  # what its protocol is
+    assert main(["export", str(copied), "--out", str(tmp_path / "model.onnx")]) == 0
+    assert vervet.load(tmp_path / "model.onnx").card["leaky"] is True
+
+
+def test_a_run_is_not_published_into_itself(run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"holds a run \(run\.json\).*give a folder of its own"):
+        publish(run, run, "cc0-1.0")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_what_the_base_may_have_heard_is_said(run):
     text = model_card(evaluate([run])[-1], ["table"], 1000, "apache-2.0", "name", unsure=True)
     assert "whether that has heard test clips is not known" in text
@@ -231,6 +252,12 @@ def test_a_config_of_others_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "config.json").write_text(json.dumps({"model_type": "hubert"}))
     with pytest.raises(ValueError, match="of type 'hubert', not 'vervet'"):
+        load_network(tmp_path / "copy")
+    (tmp_path / "copy" / "config.json").write_text(json.dumps({"model_type": "vervet"}))
+    with pytest.raises(ValueError, match=r"config\.json: not the card of a Vervet model"):
+        load_network(tmp_path / "copy")
+    (tmp_path / "copy" / "model.json").write_text(json.dumps({"format": "layers-model"}))
+    with pytest.raises(ValueError, match=r"model\.json: not the card of a Vervet model"):
         load_network(tmp_path / "copy")
 
 

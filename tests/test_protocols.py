@@ -130,6 +130,11 @@ def test_rows_are_relative_to_the_root():
     assert row["file"] == f"data/{row['source']}.wav"
 
 
+def test_a_number_behind_a_dot_is_part_of_a_name():
+    clips = [replace(one, sound=Path(f"/data/talk.{number:03}")) for number, one in enumerate(corpus())]
+    assert len({row["source"] for row in split(clips, "speaker", 0, 0, ("original",)).rows()}) == len(clips)
+
+
 def test_rows_of_recordings_outside_the_root(monkeypatch):
     monkeypatch.chdir("/")
     row = split(corpus(root="/elsewhere"), "paper", 0, 0, VERSIONS).rows(Path("data"))[0]

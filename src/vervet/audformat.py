@@ -63,10 +63,11 @@ def predict(
             "the table has no index of audformat, of files or segments; audformat.utils.read_csv reads one"
         )
     predictor = model if isinstance(model, Predictor) else load(model, threads=1)
-    channels = known["channel"].map(str) if "channel" in known else [""] * len(known)
+    channels = known["channel"].astype(object).fillna("").map(str) if "channel" in known else [""] * len(known)
+    segments = zip(audformat.utils.to_segmented_index(known.index), channels, strict=True)
     items = [
-        Item(located(Path(root) / file, {"start": str(start), "end": str(end), "channel": channel}), file)
-        for (file, start, end), channel in zip(audformat.utils.to_segmented_index(known.index), channels, strict=True)
+        _item(Path(root), number, file, start, end, channel)
+        for number, ((file, start, end), channel) in enumerate(segments)
     ]
     rows: list[list[Any]] = []
     places: list[int] = []  # in the table, of each row
@@ -91,6 +92,13 @@ def _frame(rows: list[list[Any]], known: pd.DataFrame, labels: Sequence[str]) ->
     index = audformat.segmented_index([values[0] for values in rows], starts, ends)
     found = pd.DataFrame([values[3:] for values in rows], index, names[:own])
     return pd.concat([found, known.set_axis(names[own:], axis=1).set_axis(index)], axis=1)
+
+
+def _item(root: Path, number: int, file: str, start: pd.Timedelta, end: pd.Timedelta, channel: str) -> Item:
+    try:
+        return Item(located(root / file, {"start": str(start), "end": str(end), "channel": channel}), file)
+    except ValueError as error:
+        raise ValueError(f"{file}: row {number}, counted from 0: {error}") from error
 
 
 def write_header(folder: Path, labels: Sequence[str], columns: Sequence[str], source: str) -> None:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vervet.audio import Part, name_of, opened, part_of
-from vervet.corpora import AUDIO_SUFFIXES
+from vervet.corpora import AUDIO_SUFFIXES, NOT_DECODED
 from vervet.corpora.table import csv_rows, located
 from vervet.emotions import canonical, without_blanks
 from vervet.predict import Prediction, Predictor, Spread
@@ -31,8 +31,6 @@ from vervet.predict import Prediction, Predictor, Spread
 READERS = 2  # per run of the network; while one waits for its answer, another reads
 AHEAD = 64  # recordings that may be finished behind one that takes long, per run of the network
 TABLE_SUFFIXES = (".csv", ".parquet")
-# recordings that are named as such where a folder holds them
-NOT_DECODED = (".m4a", ".aac", ".amr", ".wma", ".webm", ".mp4", ".mka", ".mov", ".3gp")
 WINDOWS = 8  # of one recording that may wait for the network; as many runs can work on it
 
 In = TypeVar("In")
@@ -202,7 +200,8 @@ def _is_table(path: str) -> bool:
 
 def _table_of(database: str, table: str) -> str:
     """Find the file of a table in the folder of an audformat database. What is pickled is never read."""
-    names = [name.removeprefix("db.") for name in os.listdir(database)] if os.path.isdir(database) else []
+    found = os.listdir(database) if os.path.isdir(database) else []
+    names = [name.removeprefix("db.") for name in found if name.startswith("db.")]
     if "yaml" not in names:
         raise ValueError(f"{database}: not the folder of an audformat database, which holds db.yaml")
     for suffix in TABLE_SUFFIXES:
@@ -438,7 +437,7 @@ def meet(
     """
 
     def told(item: Item) -> tuple[Item, str, np.ndarray | str]:
-        name = item.columns.get(column, "").strip()
+        name = without_blanks(item.columns.get(column, ""))
         if not name or item.problem:
             return item, name, item.problem or ""
         try:
@@ -493,7 +492,7 @@ def lacks_bands(predictor: Predictor, item: Item) -> bool:
 def _whose(predictor: Predictor, speakers: Speakers | None, item: Item) -> Predictor:
     if speakers is None:
         return predictor
-    return speakers.known.get(item.columns.get(speakers.column, "").strip(), predictor)
+    return speakers.known.get(without_blanks(item.columns.get(speakers.column, "")), predictor)
 
 
 def _answer(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vervet.audio import Sound
+from vervet.audio import Sound, name_of
 from vervet.machine import cores
 from vervet.predict import Predictor, is_one, load
 
@@ -43,8 +43,16 @@ def embed(
     threads = _threads(jobs)
     several: list[Any] = [sources] if is_one(sources) else list(sources)  # type: ignore[arg-type]
     predictor = model if isinstance(model, Predictor) else load(model, threads=1)
+
+    def features(number: int) -> np.ndarray:
+        try:
+            return predictor.embed(several[number])
+        except ValueError as error:
+            named = len(several) == 1 or name_of(several[number]) not in ("<array>", "<bytes>", "<stream>")
+            raise error if named else ValueError(f"recording {number}, counted from 0: {error}") from error
+
     with ThreadPoolExecutor(threads) as pool:
-        rows = list(pool.map(predictor.embed, several))
+        rows = list(pool.map(features, range(len(several))))
     return np.array(rows, np.float32).reshape(-1, predictor.features)
 
 

@@ -21,7 +21,8 @@ ALIASES = {
 LOOSE = ("anxiety", "anxious", "calm", "joy", "joyful", "pleasant_surprise", "pleasant surprise")
 # Columns that stand beside a label's own in predictions and answers.
 RESERVED = (
-    "file", "start_s", "end_s", "label", "confidence", "uncertain", "version", "speaker", "sex", "emotion", "predicted",
+    "file", "start_s", "end_s", "start", "end", "label", "confidence", "uncertain", "version", "speaker", "sex",
+    "emotion", "predicted",
 )  # fmt: skip
 MISSPELT = 0.85  # share of letters in common from which an unknown name is taken for a misspelt one
 
@@ -60,6 +61,11 @@ def canonical(label: str) -> str:
         raise ValueError(f"unknown emotion {label!r}; known are {known}") from None
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is that of a canonical emotion, or an alias of one."""
+    return without_blanks(name).casefold() in _CANONICAL
+
+
 def label_of(name: str, among: Collection[str]) -> str:
     """Decide under which label a corpus's name of an emotion goes.
 
@@ -96,7 +102,8 @@ def label_of(name: str, among: Collection[str]) -> str:
         return folded if folded in LOOSE and _CANONICAL[folded] in rivals else _CANONICAL[folded]
     if folded in RESERVED:
         raise ValueError(f"an emotion cannot be called {text!r}: predictions have a column of that name")
-    if near := difflib.get_close_matches(folded, _CANONICAL, n=1, cutoff=MISSPELT):
+    long = [known for known in _CANONICAL if len(known) > 3]  # most words are near to one of three letters
+    if near := difflib.get_close_matches(folded, long, n=1, cutoff=MISSPELT):
         raise ValueError(
             f"unknown emotion {text!r}; did you mean {near[0]!r}? An emotion of your own needs another name"
         )

@@ -24,7 +24,9 @@ import numpy as np
 import onnxruntime
 
 from vervet import audio, hub
+from vervet.emotions import RESERVED
 from vervet.speech import Pauses
+from vervet.terminal import one_line
 
 BATCH = 16  # windows in one run of the network; bounds the memory, however long the recording
 LONGEST_HOP_S = 86_400.0
@@ -628,7 +630,8 @@ def _card(session: onnxruntime.InferenceSession, name: str) -> dict[str, Any]:
         agree = (
             isinstance(labels, list)
             and len(labels) > 0
-            and all(isinstance(label, str) for label in labels)
+            and all(isinstance(label, str) and label == one_line(label) for label in labels)
+            and len({*labels} - {*RESERVED, ""}) == len(labels)
             and isinstance(rate, int)
             and min(rate, duration_s) > 0
             and 0 <= card.get("uncertain_below", 0) <= 1

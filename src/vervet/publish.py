@@ -56,8 +56,11 @@ def publish(run: Path, out: Path, licence: str | None = None) -> Path:
     Raises
     ------
     ValueError
-        If the run is not finished, the licence of the weights is not known, or a corpus forbids to publish them.
+        If the run is not finished, the licence of the weights is not known, a corpus forbids to publish them, or the
+        folder is that of a run.
     """
+    if found := next((name for name in ("run.json", "finetune.json", "model.json") if (out / name).exists()), None):
+        raise ValueError(f"{out}: holds a run ({found}), whose files would be replaced; give a folder of its own")
     record = _measured(run)
     network, card = load_network(run)
     licence = _licence(card["corpora"], licence)

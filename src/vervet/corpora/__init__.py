@@ -19,6 +19,8 @@ AUDIO_SUFFIXES = (
     ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64",
     ".rf64", ".sph",
 )  # fmt: skip
+# recordings that are named as such where a folder holds them
+NOT_DECODED = (".m4a", ".aac", ".amr", ".wma", ".webm", ".mp4", ".mka", ".mov", ".3gp")
 PUBLISHED = ("emodb", "savee", "cremad")
 OWN = ("folders", "table")  # not published under a name: they lie where the user says
 CORPORA = (*PUBLISHED, *OWN)
@@ -214,7 +216,7 @@ def corpus_root(name: str, root: Path | None = None) -> Path:
         if not parent:
             raise ValueError(
                 f"where is {name}? Give its folder as --root, or set the environment variable VERVET_CORPORA "
-                f"to the folder that holds {name}/"
+                f"to the folder that holds {' and '.join(f'{part}/' for part in parts_of(name))}"
             )
         root = Path(parent) / name if len(parts_of(name)) == 1 else Path(parent)
     root = Path(root)

@@ -7,7 +7,7 @@ import hashlib
 import statistics
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from vervet.audio import LFS_POINTER, SHORTEST_S, NoSuchPart, Part, is_silent, name_of, opened, part_of
 from vervet.corpora import Fault, Release, Utterance, corpus_root, release_of, survey
 from vervet.machine import cores
+from vervet.terminal import one_line
 
 Treatment = Literal["drop", "keep", "error"]
 
@@ -297,8 +298,14 @@ def _refuse(reasons: Mapping[Utterance, str], treatment: Treatment, kind: str) -
 
 
 def _contradiction(utterance: Utterance, group: Sequence[Utterance]) -> str:
-    others = ", ".join(f"{other.name} ({other.emotion})" for other in group if other is not utterance)
+    others = _labelled([other for other in group if other is not utterance], {utterance.name})
     return f"contradictory: labelled {utterance.emotion}, the same samples as {others}"
+
+
+def _labelled(group: Sequence[Utterance], taken: Collection[str] = ()) -> str:
+    """Names and emotions of some clips; whole paths where their names, or those taken, do not tell them apart."""
+    names = Counter([*taken, *(clip.name for clip in group)])
+    return ", ".join(f"{clip.name if max(names.values()) == 1 else clip} ({clip.emotion})" for clip in group)
 
 
 def _incomplete(clips: Mapping[str, Utterance], release: Release) -> list[Fault]:
@@ -338,10 +345,9 @@ def _duplicate_faults(clips: Mapping[str, Utterance], heard: Mapping[str, AudioF
     faults = []
     for group in duplicate_clips(list(names), [heard[clip] for clip in names.values()]):
         contradictory = len({utterance.emotion for utterance in group}) > 1
-        labelled = ", ".join(f"{utterance.name} ({utterance.emotion})" for utterance in group)
         kind = "contradictory" if contradictory else "duplicate"
         known = frozenset(names[utterance] for utterance in group) in release.contradictory
-        faults.append(Fault(kind, str(group[0]), f"the same samples in {labelled}", known))
+        faults.append(Fault(kind, str(group[0]), f"the same samples in {_labelled(group)}", known))
     return faults
 
 
@@ -461,13 +467,13 @@ def _by_kind(faults: Iterable[Fault]) -> list[str]:
         messages = {_told(fault) for fault in members}
         if len(members) > 1 and len(messages) == 1:
             lines.append(f"  {kind} ({len(members)}): {messages.pop()}")
-            names = " ".join(fault.file for fault in members)
+            names = " ".join(one_line(fault.file) for fault in members)
             lines += textwrap.wrap(names, 110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
             continue
         lines.append(f"  {kind} ({len(members)})")
-        lines += [f"    {fault.file}: {_told(fault)}" for fault in members]
+        lines += [f"    {one_line(fault.file)}: {_told(fault)}" for fault in members]
     return lines
 
 
 def _told(fault: Fault) -> str:
-    return f"{fault.message} (known defect of the published release)" if fault.known else fault.message
+    return one_line(f"{fault.message} (known defect of the published release)" if fault.known else fault.message)

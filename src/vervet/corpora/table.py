@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vervet.audio import Part, part_of
 from vervet.corpora import Fault, Utterance
-from vervet.emotions import label_of
+from vervet.emotions import label_of, without_blanks
 
 REQUIRED = ("file", "emotion")
 PART = ("start", "end", "channel")
@@ -73,8 +73,8 @@ def read_rows(
     Raises
     ------
     ValueError
-        If the file is a folder or no text, lacks a required column, or has no rows; if a quote is not closed, or a row
-        has more values than there are columns.
+        If the file is a folder or no text, lacks a required column, has one of them all twice, or has no rows; if a
+        quote is not closed, or a row has more or fewer values than there are columns.
     """
     if table.is_dir():
         raise ValueError(f"{table}: a folder; give the CSV file with the columns {', '.join(required)}")
@@ -86,16 +86,17 @@ def read_rows(
         if missing:
             has = ", ".join(columns) or "nothing"
             raise ValueError(f"{table}: no column {' and no column '.join(missing)}; the first line has {has}")
+        if twice := [column for column in (*required, *optional) if columns.count(column) > 1]:
+            raise ValueError(f"{table}: two columns have the same name, {twice[0]}; rename one")
         for line, values in rows:
             if not values:  # a blank line
                 continue
-            if len(values) > len(columns):
-                raise ValueError(
-                    f"{table}: line {line}: {len(values)} values under {len(columns)} columns; "
-                    "quote those that hold a comma"
-                )
+            if len(values) != len(columns):
+                more = len(values) > len(columns)
+                what = "quote those that hold a comma" if more else "leave none out, not even an empty one"
+                raise ValueError(f"{table}: line {line}: {len(values)} values under {len(columns)} columns; {what}")
             count += 1
-            row = dict(zip(columns, values, strict=False))
+            row = dict(zip(columns, values, strict=True))
             yield line, {column: _given(row.get(column, ""), column) for column in (*required, *optional)}
     except UnicodeDecodeError as error:
         raise ValueError(f"{table}: not a CSV file in UTF-8 ({error})") from None
@@ -192,9 +193,11 @@ def seconds(text: str) -> float | None:
 
 
 def _given(text: str, column: str = "") -> str:
-    """A value; empty where the table says that there is none. Only a file may be called `nan`."""
-    text = text.strip()
-    return "" if text in ("nan", "NaN", "NAN", "nat", "NaT", "<NA>", "<na>") and column != "file" else text
+    """A value; empty where the table says that there is none. Only a file may be called `nan`, and is as it is."""
+    if column == "file":
+        return text.strip()
+    text = without_blanks(text)
+    return "" if text in ("nan", "NaN", "NAN", "nat", "NaT", "<NA>", "<na>") else text
 
 
 def _utterance(row: dict[str, str], sound: Path | Part, emotions: Collection[str]) -> Utterance:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vervet.corpora import Utterance, release_of
+from vervet.corpora import AUDIO_SUFFIXES, Utterance, release_of
 from vervet.evaluation.leakage import HEARD, heard_shares
 
 PROTOCOLS = ("paper", "clip", "sentence", "speaker", "speakers", "table", "all")
@@ -60,8 +60,8 @@ class Split:
     def rows(self, root: Path | None = None) -> list[dict[str, str]]:
         """The split as a table: file, source, version, split, emotion, speaker, sentence, corpus.
 
-        Files are relative to `root`, or to the folder that all recordings share; the source is the file, without its
-        extension, relative to that folder, and which part of it it is. Where there are parts, `start`, `end` and
+        Files are relative to `root`, or to the folder that all recordings share; the source is the file, without the
+        suffix of audio, relative to that folder, and which part of it it is. Where there are parts, `start`, `end` and
         `channel` follow.
         """
         samples = [sample for side in self.sides.values() for sample in side]
@@ -70,7 +70,7 @@ class Split:
         return [
             {
                 "file": Path(os.path.relpath(sample.utterance.path, root or shared)).as_posix(),
-                "source": Path(os.path.relpath(sample.utterance.path, shared)).with_suffix("").as_posix()
+                "source": _without_suffix(Path(os.path.relpath(sample.utterance.path, shared))).as_posix()
                 + sample.utterance.part.fragment,
                 "version": sample.version,
                 "split": side,
@@ -161,6 +161,10 @@ def _check_apart(sides: Split) -> None:
             f"more the same sound as clips of training or validation, the first {tested[alike[0]].name} "
             f"({shares[alike[0]]:.0%}); leave out parts that overlap, or keep them on one side by a column split"
         )
+
+
+def _without_suffix(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix.lower() in AUDIO_SUFFIXES else path  # `talk.001` has none
 
 
 def _part(utterance: Utterance) -> dict[str, str]:

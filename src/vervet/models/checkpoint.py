@@ -92,9 +92,13 @@ def load_network(folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
     if path is None:
         raise ValueError(f"{folder}: holds no model.json; is it a finished run?")
     card = read_json(path)
-    if path.name == "config.json":
-        card = _from_hub(card, path)
-    model = VisionTransformer(merge(Vit(), card["vit"], str(path)), len(card["labels"]))
+    try:
+        if path.name == "config.json":
+            card = _from_hub(card, path)
+        shape, classes = merge(Vit(), card["vit"], str(path)), len(card["labels"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not the card of a Vervet model; its network or its labels are missing") from error
+    model = VisionTransformer(shape, classes)
     tensors, _ = load(folder / "model.safetensors")
     try:
         model.load_state_dict(tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from vervet.emotions import in_order
 from vervet.evaluation.calibration import Calibration, calibrate
 from vervet.evaluation.figures import confusion_figure
 from vervet.evaluation.leakage import audit
-from vervet.evaluation.metrics import from_confusion, interval, scores
+from vervet.evaluation.metrics import from_confusion, interval
 from vervet.evaluation.protocols import Split, split
 from vervet.evaluation.run import Tested, pool, read_tested, to_json
 from vervet.export import export
@@ -212,15 +213,26 @@ def _confounded(utterances: Sequence[Utterance]) -> list[str]:
 
 
 def _without(model: str | None, sides: Sequence[Split]) -> float | None:
-    """UAR of the base as it is on all test clips, among those of their labels that it knows; None if these are none."""
+    """UAR of the base as it is on all test clips, among those of their labels that it knows; None if these are none.
+
+    A clip that training takes and prediction refuses, as too short or silent, is one that it has not recognised.
+    """
     predictor = load(model, threads=1)
     clips = [sample.utterance for side in sides for sample in side.test if sample.version == "original"]
     labels = in_order({clip.emotion for clip in clips})
     if not (known := [label for label in labels if label in predictor.labels]):
         return None
+
+    def recognised(clip: Utterance) -> bool:
+        try:
+            return predictor.whole(predictor(clip.sound)).best_of(known) == clip.emotion
+        except ValueError:  # `clean` has read it, so it is audio
+            return False
+
     with ThreadPoolExecutor(cores()) as pool:
-        found = list(pool.map(lambda clip: predictor.whole(predictor(clip.sound)).best_of(known), clips))
-    return scores([clip.emotion for clip in clips], found, labels).uar
+        right = list(pool.map(recognised, clips))
+    recalls = [[one for one, clip in zip(right, clips, strict=True) if clip.emotion == label] for label in labels]
+    return statistics.fmean(statistics.fmean(one) for one in recalls)
 
 
 def _publish(out: Path, folds: Sequence[Path], final: Path, without: float | None) -> list[dict[str, Any]]:

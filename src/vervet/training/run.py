@@ -141,7 +141,7 @@ def train(
             if teacher:
                 _borrow(teacher, out, identity)
             for utterance, reason in removed:
-                print(f"left out: {utterance.name}: {reason}", file=sys.stderr)
+                print(f"left out: {utterance}: {reason}", file=sys.stderr)
             if never := sorted(
                 {sample.utterance.emotion for sample in sides.test}
                 - {sample.utterance.emotion for sample in sides.train}
@@ -150,6 +150,7 @@ def train(
             if own := [label for label in labels if label not in EMOTIONS]:
                 print(f"labels of your own, kept as they are: {', '.join(own)}", file=sys.stderr)
         accelerator.wait_for_everyone()
+        card["leaky"] = read_json(out / "audit.json")["leaky"]  # which finds copies under other names, too
         with accelerator.main_process_first():
             pool = make_pool(utterances, recipe.front_end, recipe.augment, cache)
         workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator, base)
