@@ -29,6 +29,8 @@ args = parser.parse_args()
 
 utterances, _ = clean(load_corpus(args.corpus, args.root))
 chosen = [u for u in utterances if args.speakers is None or u.speaker in args.speakers]
+if not chosen:
+    parser.error(f"no clip is of the speakers {', '.join(args.speakers)}")
 order = np.random.default_rng(args.seed).permutation(len(chosen))
 # Speakers and emotions in turn, as evenly as the number of clips allows.
 rank: Counter = Counter()

@@ -49,6 +49,10 @@ def test_what_a_package_prints_is_no_answer(tmp_path):
     worker.process.wait()
 
 
+def test_a_contender_named_twice_is_one():
+    assert len(run.bench(EXAMPLES, names=("limit", "limit"), rounds=1, threads=(1,))["rows"]) == 1
+
+
 def test_table(measured):
     text = run.summary(measured | {"missing": {"wav2vec2": ["transformers"]}})
     assert "of the matrix product's rate" in text
@@ -62,6 +66,8 @@ def test_unknown_missing_and_failing_contenders_are_named(monkeypatch, tmp_path,
     monkeypatch.setitem(CONTENDERS, "egemaps-svm", Contender("SVM", CONTENDERS["vervet"].prepare, ("no_such_package",)))
     with pytest.raises(ValueError, match=r"egemaps-svm needs no_such_package: pip install 'vervet\[bench\]'"):
         run.bench(EXAMPLES, names=("egemaps-svm",))
+    with pytest.raises(ValueError, match=r"vervet-pytorch needs a model in float32$"):
+        run.bench(EXAMPLES, "telephone", names=("vervet-pytorch",))
     for rounds, threads in ((0, (1,)), (1, (0,)), (1, ())):
         with pytest.raises(ValueError, match="give at least 1 of each"):
             run.bench(EXAMPLES, names=("vervet",), rounds=rounds, threads=threads)

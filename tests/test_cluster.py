@@ -119,6 +119,10 @@ def test_faults_of_the_cluster_are_named(capsys, model, machines, many, monkeypa
     assert f"the cluster at {machines.address} failed (ModuleNotFoundError: No module named 'vervet')" in err
     code, _, err = run(capsys, model, many, "--cluster", machines.address, "--jobs", "2")
     assert (code, err.count("--jobs 2 is for this machine")) == (1, 1)
+    code, _, err = run(capsys, model, many, "--jobs", "0", "--cluster")
+    assert (code, err.count("0 jobs: give at least 1")) == (1, 1)
+    code, _, err = run(capsys, model, many, "--window-s", "9", "--cluster")
+    assert (code, "failed" in err, err.count("window of 9 s: this model hears 4 s at once")) == (1, False, 1)
 
 
 def test_a_cluster_is_started_where_none_is_named(capsys, model, many, tmp_path):

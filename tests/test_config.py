@@ -123,6 +123,16 @@ def test_settings_may_be_taken_over_from_another_part(tmp_path):
     assert recipe.matching == Stage(epochs=5, lr=1e-3, alpha=1.0, cross_entropy=False, batch_size=8)
     with pytest.raises(ValueError, match=r"(?s)my\.yaml: not YAML: .*expected a mapping or list of mappings"):
         load_recipe(written(tmp_path, "student: {<<: 3}"))
+    shared = written(tmp_path, "teacher: &both {epochs: 3, lr: 1.0e-3}\nstudent: *both\n")
+    recipe = load_recipe(shared, ["--student.lr=5e-5", "--student.epochs=4"])
+    assert (recipe.teacher.lr, recipe.teacher.epochs) == (1e-3, 3)
+    assert (recipe.student.lr, recipe.student.epochs) == (5e-5, 4)
+
+
+@pytest.mark.parametrize("setting", ["stretch=1.5", "warp=50", "time_mask=128", "band_mask=128", "time_mask=1000"])
+def test_what_leaves_nothing_of_an_image_is_refused(tmp_path, setting):
+    with pytest.raises(ValueError, match=rf"online.*{setting.partition('=')[0]}"):
+        load_recipe(written(tmp_path, ""), [f"--augment.online.{setting}"])
 
 
 @pytest.mark.parametrize("override", ["seed=1", "--seed", "--seed.x=1"])

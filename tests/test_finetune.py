@@ -18,10 +18,10 @@ import vervet
 from vervet.cli import main
 from vervet.config import FrontEnd, Vit, load_recipe
 from vervet.corpora import Utterance, load_corpus
-from vervet.evaluation.protocols import split
+from vervet.evaluation.protocols import Sample, split
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.vit import VisionTransformer
-from vervet.training.finetune import _confounded, _meaning, _without, check_labels, protocol_for, told
+from vervet.training.finetune import _confounded, _cut, _meaning, _without, check_labels, protocol_for, told
 from vervet.training.pretrained import HEADS, Base, check_unheard, load_base, start_from, take_over
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -306,6 +306,38 @@ def test_what_nothing_can_be_learnt_from_is_refused(base, tmp_path, capsys):
     assert f"{tmp_path / 'broken' / 'awe' / '3.wav'}: not audio that can be decoded" in refused(tmp_path / "broken")
     segments = table(few / "clips.csv", ["awe/0.wav,awe,1,0"], "file,emotion,start,end")
     assert "line 2 of clips.csv: ends at 0 s, and begins at 1 s" in refused(segments)
+
+
+def test_an_output_among_the_clips_and_no_jobs_are_refused_before_anything_is_written(base, tmp_path, capsys):
+    data = tones(tmp_path / "data")
+    for more, message in (((data / "run",), "would be taken for an emotion"), ((tmp_path / "run", "--jobs", "0"), "1")):
+        assert main(words(data, base, *more)) == 1
+        assert message in capsys.readouterr().err
+        assert not more[0].exists()
+
+
+def test_a_folder_called_default_hides_no_shipped_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()
+    assert load_base("default").origin == load_base().origin
+    (tmp_path / "default" / "model.json").write_text("{}")  # now it is a run, or claims to be one
+    with pytest.raises(ValueError, match=r"default/model\.json: not the card of a Vervet model"):
+        load_base("default")
+    assert load_base().labels
+
+
+def test_of_long_clips_only_the_beginning_counts(tmp_path):
+    (clip,) = (one for one in load_corpus("table", EXAMPLES / "clips.csv") if one.name == "15a02Wb.flac")
+    speech, rate = soundfile.read(clip.path)
+    soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(5 * rate), speech]), rate)
+    soundfile.write(tmp_path / "early.wav", np.concatenate([speech, np.zeros(5 * rate)]), rate)
+    late, early = (replace(clip, sound=tmp_path / f"{name}.wav") for name in ("late", "early"))
+    assert _cut([clip, late, early], 4.0)[0].startswith("2 of 3 clips are longer than 4 s")
+    assert _cut([clip], 4.0) == []
+    assert _without(None, [split([early], "all", 0, 0, ("original",))]) is None  # nothing is tested
+    for one, uar in ((early, 1), (late, 0)):
+        sides = replace(split([one], "all", 0, 0, ("original",)), test=(Sample(one),))
+        assert _without(None, [sides]) == uar
 
 
 def test_settings_that_are_the_bases_own_are_refused(base, tmp_path, capsys):

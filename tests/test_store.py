@@ -179,6 +179,23 @@ def test_what_is_not_named_keeps_its_problem(capsys, model, clips, tmp_path, for
     assert len(rows(out)) == 7
 
 
+def test_a_row_that_cannot_be_read_is_looked_at_anew(capsys, model, clips, tmp_path, form):
+    table, out = tmp_path / "t.csv", tmp_path / f"x.{form}"
+    good, bad = f"{clips}/0.wav,a", f"{clips}/0.wav,a,more"
+    table.write_text(f"file,who\n{good}\n{bad}\n")
+    assert run(capsys, model, table, "--out", out)[0] == 1
+    assert ["row 3: 3 values" in problem for *_, problem in problems(out)] == [True]
+    table.write_text(f"file,who\n{clips}/1.wav,b\n{good}\n{bad}\n")
+    assert run(capsys, model, table, "--out", out)[0] == 1
+    assert ["row 4: 3 values" in problem for *_, problem in problems(out)] == [True]
+    table.write_text(f"file,who\n{clips}/1.wav,b\n{good}\n")
+    code, printed, _ = run(capsys, model, table, "--out", out)
+    assert (code, "problem" in printed) == (0, False)
+    assert not Path(f"{out}.problems.csv").exists()
+    assert len(rows(out)) == 1 + 3
+    assert run(capsys, model, table, "--out", out)[0] == 0
+
+
 def test_its_own_files_are_no_input(capsys, model, clips, tmp_path, monkeypatch, form):
     monkeypatch.chdir(clips)
     out = Path(f"x.{form}")

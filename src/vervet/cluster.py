@@ -70,14 +70,18 @@ def predict_many(
     Raises
     ------
     ValueError
-        If there is no such cluster, or Vervet cannot run on it.
+        If there is no such cluster, Vervet cannot run on it, or window, hop or jobs are none.
     """
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"{jobs} jobs: give at least 1")
     if jobs is not None and address != "local":
         raise ValueError(f"--jobs {jobs} is for this machine; the cluster at {address} has its own number of cores")
+    found = find_model(model)
+    open_model(*found, threads=1).windowing(window_s, hop_s)
     try:
         ray.init(address, num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         asked = {"window_s": window_s, "hop_s": hop_s, "speech_only": speech_only}
-        yield from _answers(find_model(model), iter(items), asked)
+        yield from _answers(found, iter(items), asked)
     except (ConnectionError, exceptions.RayError) as error:
         cause = getattr(error, "cause", None) or error
         raise ValueError(

@@ -98,6 +98,7 @@ class Online:
         _require(all(value >= 0 for value in dataclasses.astuple(self)), "settings of online must not be negative")
         chances = max(self.noise, self.hiss, self.band_limit)
         _require(chances <= 1, "online.noise, online.hiss and online.band_limit are probabilities")
+        _require(max(self.stretch, self.warp) <= 1, "online.stretch and online.warp, logarithms of factors, end at 1")
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,9 @@ class Recipe:
         for name in ("teacher_network", "student_network"):
             image = getattr(self, name).image
             _require(image == size, f"{name}.image is {image}, but the front end makes {size}")
+        online = self.augment.online
+        masks = online.band_mask < size[0] and online.time_mask < size[1]
+        _require(masks, f"online.band_mask and online.time_mask must be less than the image's {size}")
         width = self.teacher_network.embed_dim
         _require(self.student_network.embed_dim == width, "teacher and student need the same embed_dim to be matched")
 
@@ -402,9 +406,10 @@ def recipe_name(path: Path, overrides: Sequence[str], matched: bool = False) -> 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
-        data = data.setdefault(key, {})
-        if not isinstance(data, dict):
+        if not isinstance(inner := data.get(key, {}), dict):
             raise ValueError(f"setting {'.'.join(keys)!r}: {key} has no parts")
+        data[key] = dict(inner)  # which YAML shares with every other alias of it
+        data = data[key]
     data[keys[-1]] = value
 
 

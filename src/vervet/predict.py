@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
+from importlib.resources.abc import Traversable
 from itertools import chain, filterfalse, islice
 from numbers import Number
 from pathlib import Path
@@ -578,6 +579,17 @@ def open_model(name: str, content: bytes, threads: int | None = None) -> Predict
     return Predictor(session, _card(session, name), hashlib.sha256(content).hexdigest())
 
 
+def shipped_model(model: str | Path | None = None) -> Traversable | None:
+    """The file of a model that comes with Vervet; None where a name is that of something else."""
+    name = "default" if model is None else str(model)
+    path, shipped = Path(name), SHIPPED / f"{name}.onnx"
+    if path.name != name or not shipped.is_file():
+        return None
+    # a folder of that name may hold anything, such as recordings
+    is_ours = any((path / name).is_file() for name in ("model.onnx", "model.json", "run.json"))
+    return None if model is not None and is_ours else shipped
+
+
 def find_model(model: str | Path | None = None) -> tuple[str, bytes]:
     """Find and read a model's file.
 
@@ -598,13 +610,10 @@ def find_model(model: str | Path | None = None) -> tuple[str, bytes]:
     ValueError
         If there is no such model.
     """
-    wanted, model = model, "default" if model is None else model
-    path, shipped = Path(model), SHIPPED / f"{model}.onnx"
-    if path.name == str(model) and shipped.is_file():
-        # a folder of that name may hold anything, such as recordings
-        is_ours = any((path / name).is_file() for name in ("model.onnx", "run.json"))
-        if wanted is None or not is_ours:
-            return str(shipped), shipped.read_bytes()
+    if shipped := shipped_model(model):
+        return str(shipped), shipped.read_bytes()
+    model = "default" if model is None else model
+    path = Path(model)
     if path.is_dir() and not (path / "model.onnx").is_file():
         raise ValueError(f"{path}: holds no model.onnx; let its training end, or export it with 'vervet export {path}'")
     if path.is_dir():

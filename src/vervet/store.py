@@ -13,7 +13,8 @@ Beside the output `NAME` stands its journal, `NAME.journal`, with one JSON objec
 
 The first line says what the answers are of. A `key` says that an item has been answered, in so many windows. `retry`
 takes back one that had none, and that was asked again. `output` says where the output ends with all of that in it: in
-bytes, or in the files of a Parquet folder.
+bytes, or in the files of a Parquet folder. A problem with `"input": true` is of no recording, but of a row, a pattern
+or a folder that names none; how these read now every run finds out anew.
 
 The output is written before the journal, and lines count only once an `output` follows them. What stands behind the
 last one, in the journal and in the output, was under way when a run was cut off; the next one removes it. So a run may
@@ -119,6 +120,7 @@ def opened(
             store = Store(journal, output, run.get("met"), retry)
             try:
                 yield store
+                store.forget()
             finally:
                 try:
                     store.commit()
@@ -145,14 +147,17 @@ class Store:
         self._journal = journal
         self._output = output
         self.problems = journal.problems
-        faulty = (entry["key"] for entry in journal.problems if not entry["windows"])
-        self._again = Counter(faulty if retry else ())  # to be asked again, if they are met
+        faulty = [entry for entry in journal.problems if not entry["windows"]]
+        self._of_input = {entry["key"] for entry in faulty if entry.get("input")}
+        # to be asked again, if they are met
+        self._again = Counter(entry["key"] for entry in faulty if retry or entry["key"] in self._of_input)
         journal.answered.subtract(self._again)
         self.there = journal.answered.total()
         self._unseen = journal.answered
         self._taken_back: Counter[str] = Counter()  # met
         self._waiting: list[Answer] = []
         self._windows = 0  # of those waiting
+        self._end = journal.end
         self._committed_at = time.monotonic()
 
     def lacks(self, item: Item) -> bool:
@@ -178,10 +183,17 @@ class Store:
         """Write what was added. From here on it counts, however the run ends."""
         answers, self._waiting, self._windows = self._waiting, [], 0  # if it fails, they are not written a second time
         if answers:
-            end = self._output.append(answers)
+            self._end = self._output.append(answers)
             entries = [_entry(answer) for answer in answers]
-            self._journal.add([*self._retried(entries), *entries], end)
+            self._journal.add([*self._retried(entries), *entries], self._end)
         self._committed_at = time.monotonic()
+
+    def forget(self) -> None:
+        """Take back problems of the input that it has no more; to be called when all of it was met."""
+        self.commit()
+        gone = [{"retry": key} for key in self._again.elements() if key in self._of_input]
+        if gone:
+            self._journal.add(gone, self._end)
 
     def _retried(self, entries: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Of those that are answered now, take back what was said before."""
@@ -357,6 +369,7 @@ def _key(item: Item) -> str:
 
 def _entry(answer: Answer) -> dict[str, Any]:
     entry = {"key": _key(answer.item), "file": answer.item.file, "windows": len(answer.predictions)}
+    entry |= {"input": True} if answer.item.problem else {}
     return entry | ({"problem": answer.problem} if answer.problem else {})
 
 

@@ -23,8 +23,10 @@ from vervet.audio import read, resample
 from vervet.bench.contenders import CLASSES, CONTENDERS, LIMIT_SIZE, RATE, SECONDS, Contender
 from vervet.corpora import AUDIO_SUFFIXES
 from vervet.machine import processor
+from vervet.predict import find_model, open_model
 
 Row = dict[str, Any]
+FLOAT32 = "a model in float32"
 PAUSE_S = 0.02  # between two turns, so that threads of the one before have gone to sleep
 
 
@@ -66,9 +68,11 @@ def bench(
     if rounds < 1 or not threads or min(threads) < 1:
         raise ValueError(f"{rounds} rounds of {', '.join(map(str, threads)) or 'no'} threads: give at least 1 of each")
     missing = {name: lacking for name, contender in CONTENDERS.items() if (lacking := _lacking(contender))}
+    if open_model(*find_model(model)).card.get("precision") == "int8":
+        missing["vervet-pytorch"] = [FLOAT32]
     if asked := [name for name in names if name in missing]:
-        raise ValueError(f"{asked[0]} needs {', '.join(missing[asked[0]])}: pip install 'vervet[bench]'")
-    chosen = [name for name in names or CONTENDERS if name not in missing]
+        raise ValueError(f"{asked[0]} needs {_needed(missing[asked[0]])}")
+    chosen = [name for name in dict.fromkeys(names or CONTENDERS) if name not in missing]
     with tempfile.TemporaryDirectory() as folder:
         files = _windows(clips, Path(folder))
         models = _models(model, {CONTENDERS[name].model for name in chosen} - {""}, Path(folder))
@@ -81,6 +85,10 @@ def bench(
 
 def _lacking(contender: Contender) -> list[str]:
     return [package for package in contender.needs if importlib.util.find_spec(package) is None]
+
+
+def _needed(lacking: Sequence[str]) -> str:
+    return ", ".join(lacking) + (": pip install 'vervet[bench]'" if FLOAT32 not in lacking else "")
 
 
 def _windows(clips: Path, folder: Path) -> list[Path]:
@@ -102,10 +110,8 @@ def _windows(clips: Path, folder: Path) -> list[Path]:
 
 def _models(model: str | None, wanted: set[str], folder: Path) -> dict[str, Path]:
     """Write the model and what is made of it: its front end alone, and its network in 8 bits."""
-    from vervet.predict import find_model
-
     found = {"float32": folder / "float32.onnx"}
-    found["float32"].write_bytes(find_model("default" if model is None else model)[1])
+    found["float32"].write_bytes(find_model(model)[1])
     if "front_end" in wanted:
         from onnx.utils import extract_model
 
@@ -271,7 +277,7 @@ def summary(measured: dict[str, Any]) -> str:
         lines += [_line(_cells(row)) for row in rows if not row["part"]]
         lines += [_part(row, rows, measured["model"]) for row in rows if row["part"]]
     for name, packages in measured["missing"].items():
-        lines.append(f"left out: {CONTENDERS[name].title} (needs {', '.join(packages)}: pip install 'vervet[bench]')")
+        lines.append(f"left out: {CONTENDERS[name].title} (needs {_needed(packages)})")
     return "\n".join(lines)
 
 

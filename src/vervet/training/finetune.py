@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vervet.audio import opened
 from vervet.config import Recipe, check_enrolment, load_recipe
 from vervet.corpora import Utterance, kind_of, load_corpus
 from vervet.corpora.check import clean
@@ -26,7 +27,7 @@ from vervet.evaluation.run import Tested, pool, read_tested, to_json
 from vervet.export import export
 from vervet.files import read_json, write_json, write_whole
 from vervet.machine import cores
-from vervet.predict import load
+from vervet.predict import load, shipped_model
 from vervet.training.pretrained import Base, load_base, start_from
 from vervet.training.run import differences, settings_of
 from vervet.training.study import Job, check_finished, run_jobs
@@ -82,6 +83,10 @@ def finetune(
         If the clips, labels or settings are at fault, `out` holds something else, or a run failed.
     """
     corpus = kind_of(data)
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise ValueError(f"{out}: lies in {data}, where it would be taken for an emotion; choose another --out")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, not {jobs}")
     base = load_base(model)
     recipe = start_from(load_recipe(RECIPE, settings), base)
     utterances, removed = clean(load_corpus(corpus, data), recipe.silent, recipe.contradictory)
@@ -97,14 +102,17 @@ def finetune(
     protocol = protocol_for(utterances) if protocol == "auto" else protocol
     sides = _sides(utterances, protocol, recipe)
     _open(out, _identity(corpus, recipe, base, sides))
-    print("\n".join(_introduced(utterances, sides[0], base, data if data.is_dir() else data.parent)), file=sys.stderr)
-    given = {"settings": tuple(settings), "init": model or "default"}
+    root = data if data.is_dir() else data.parent
+    introduced = _introduced(utterances, sides[0], base, root, recipe.front_end.duration_s)
+    print("\n".join(introduced), file=sys.stderr)
+    start = model or ("default" if shipped_model("default") else str(shipped_model()))  # a run may be called so
+    given = {"settings": tuple(settings), "init": start}
     folds = [Job(RECIPE, recipe, corpus, protocol, fold, out / f"fold-{fold}", **given) for fold in range(len(sides))]
     final = [] if protocol == "table" else [Job(RECIPE, recipe, corpus, "all", 0, out / "final", **given)]
     check_finished([*folds, *final], lambda: utterances)
     at_a_time = min(len(folds + final), cores() if jobs is None else jobs)
     run_jobs([*folds, *final], at_a_time, ("--root", str(data), "--no-export", *more))
-    without = None if model and Path(model).is_dir() else _without(model, sides)
+    without = None if model and Path(model).is_dir() and not shipped_model(model) else _without(model, sides)
     return _publish(out, [job.folder for job in folds], (final or folds)[0].folder, without)
 
 
@@ -170,7 +178,7 @@ def _open(out: Path, identity: dict[str, Any]) -> None:
     write_json(path, identity)
 
 
-def _introduced(utterances: Sequence[Utterance], sides: Split, base: Base, root: Path) -> list[str]:
+def _introduced(utterances: Sequence[Utterance], sides: Split, base: Base, root: Path, duration_s: float) -> list[str]:
     """What is learnt from what, and what the estimate will mean."""
     counts = Counter(utterance.emotion for utterance in utterances)
     listed = ", ".join(f"{label} {counts[label]}" for label in in_order(counts))
@@ -180,6 +188,7 @@ def _introduced(utterances: Sequence[Utterance], sides: Split, base: Base, root:
         f"{len(utterances)} clips: {listed}",
         f"labels that the base does not know: {', '.join(new) or 'none'}",
         f"protocol {sides.protocol}, {folds}. {_meaning(utterances, sides.protocol)}",
+        *_cut(utterances, duration_s),
         *_confounded(utterances),
         *(f"fold 0: {sentence}" for sentence in audit(sides.rows(root), root).verdict),
         f"The base has heard {', '.join(base.card['corpora'])}: to it, clips and voices from there are not new.",
@@ -201,6 +210,16 @@ def _meaning(utterances: Sequence[Utterance], protocol: str) -> str:
     return "Voices of the test are in training too: the score tells about new clips of these voices, not of new ones."
 
 
+def _cut(utterances: Sequence[Utterance], duration_s: float) -> list[str]:
+    """What of the clips is not heard."""
+    long = 0
+    for utterance in utterances:
+        with opened(utterance.sound) as recording:
+            long += recording.frames > duration_s * recording.sampling_rate
+    told = f"{long} of {len(utterances)} clips are longer than {duration_s:g} s, and only so much of them is heard"
+    return [f"{told}: the beginning. Rows of a table may name other parts, with start and end."] if long else []
+
+
 def _confounded(utterances: Sequence[Utterance]) -> list[str]:
     """Labels that only one of several speakers has: a network may learn the voice instead."""
     speakers = {utterance.speaker for utterance in utterances}
@@ -215,7 +234,8 @@ def _confounded(utterances: Sequence[Utterance]) -> list[str]:
 def _without(model: str | None, sides: Sequence[Split]) -> float | None:
     """UAR of the base as it is on all test clips, among those of their labels that it knows; None if these are none.
 
-    A clip that training takes and prediction refuses, as too short or silent, is one that it has not recognised.
+    It hears of each clip what fine-tuning does: its beginning. One that training takes and prediction refuses, as too
+    short or silent there, is one that it has not recognised.
     """
     predictor = load(model, threads=1)
     clips = [sample.utterance for side in sides for sample in side.test if sample.version == "original"]
@@ -225,7 +245,8 @@ def _without(model: str | None, sides: Sequence[Split]) -> float | None:
 
     def recognised(clip: Utterance) -> bool:
         try:
-            return predictor.whole(predictor(clip.sound)).best_of(known) == clip.emotion
+            (first, *_) = predictor(clip.sound)
+            return first.start_s < clip.part.start_s + 1 and first.best_of(known) == clip.emotion
         except ValueError:  # `clean` has read it, so it is audio
             return False
 

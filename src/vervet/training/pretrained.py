@@ -18,7 +18,7 @@ from vervet.models.checkpoint import enrols, load_network
 from vervet.models.exported import read_exported
 from vervet.models.functionals import FunctionalsHead
 from vervet.models.vit import VisionTransformer
-from vervet.predict import find_model
+from vervet.predict import find_model, shipped_model
 
 HEADS = ("head.", "functionals.")
 
@@ -80,7 +80,7 @@ def load_base(model: str | Path | None = None) -> Base:
     ValueError
         If there is no such model, or its weights cannot be had back.
     """
-    if model is not None and Path(model).is_dir():
+    if model is not None and Path(model).is_dir() and not shipped_model(model):
         return Base(str(model), *load_network(Path(model)))
     name, content = find_model(model)
     return Base(name, *read_exported(content, name))

@@ -150,7 +150,8 @@ def train(
             if own := [label for label in labels if label not in EMOTIONS]:
                 print(f"labels of your own, kept as they are: {', '.join(own)}", file=sys.stderr)
         accelerator.wait_for_everyone()
-        card["leaky"] = read_json(out / "audit.json")["leaky"]  # which finds copies under other names, too
+        if sides.test:  # else there is no audit, and nothing to be leaky
+            card["leaky"] = read_json(out / "audit.json")["leaky"]  # which finds copies under other names, too
         with accelerator.main_process_first():
             pool = make_pool(utterances, recipe.front_end, recipe.augment, cache)
         workshop = Workshop(recipe, sides, pool, labels, out, card, accelerator, base)
