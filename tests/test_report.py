@@ -151,6 +151,12 @@ def test_a_change_is_held_against_the_same_recipe_with_all_its_other_changes():
     assert ("small --a=1 --b=1", ("a_long_name=1",)) in {(one.recipe, one.change) for one in ablations(long)}
 
 
+def test_a_recipe_on_other_clips_is_held_against_nothing():
+    found = [record(recipe=name) for name in ("small", "small --validate=true", "small --depth=2 --validate=true")]
+    changes = {(one.recipe, one.change): one.wa_gain for one in ablations(found)}
+    assert changes == {("small", ("validate=true",)): None, ("small --validate=true", ("depth=2",)): 0}
+
+
 def test_an_image_of_other_columns_needs_other_patches_and_is_not_about_those():
     settings = [
         "front_end.width=256", "student_network.image=[128,256]", "student_network.patch=[128,2]",

@@ -79,6 +79,8 @@ def is_ablation(record: Record) -> bool:
 def ablations(records: Sequence[Record]) -> list[Ablation]:
     """Compare every recipe that has overrides with the same recipe without one of them, or without any.
 
+    Where it differs by `validate` alone, it is the recipe on other clips, and held against nothing.
+
     Parameters
     ----------
     records : sequence of dict
@@ -95,7 +97,8 @@ def ablations(records: Sequence[Record]) -> list[Ablation]:
             others = [one for *where, one in by_fold if where == [corpus, protocol, network]]
             base = _nearest(recipe, others)
             change = tuple(setting for setting in recipe.split(" --") if setting not in base.split(" --"))
-            plain = by_fold.get((corpus, protocol, network, base), {})
+            same = all(setting.startswith("validate=") for setting in change)  # but for who trains
+            plain = {} if same else by_fold.get((corpus, protocol, network, base), {})
             found.append(_compare(corpus, protocol, network, base, change, runs, plain))
     order = list(dict.fromkeys(QUESTIONS.values()))
     return sorted(
