@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -250,7 +251,8 @@ def _without(model: str | None, sides: Sequence[Split]) -> float | None:
         except ValueError:  # `clean` has read it, so it is audio
             return False
 
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of silence, which counts where it is at the beginning, and nowhere else
         right = list(pool.map(recognised, clips))
     recalls = [[one for one, clip in zip(right, clips, strict=True) if clip.emotion == label] for label in labels]
     return statistics.fmean(statistics.fmean(one) for one in recalls)
