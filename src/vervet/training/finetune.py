@@ -29,7 +29,7 @@ from vervet.export import export
 from vervet.files import read_json, write_json, write_whole
 from vervet.machine import cores
 from vervet.predict import load, shipped_model
-from vervet.training.pretrained import Base, load_base, start_from
+from vervet.training.pretrained import Base, is_folder, load_base, start_from
 from vervet.training.run import differences, settings_of
 from vervet.training.study import Job, check_finished, run_jobs
 
@@ -113,7 +113,7 @@ def finetune(
     check_finished([*folds, *final], lambda: utterances)
     at_a_time = min(len(folds + final), cores() if jobs is None else jobs)
     run_jobs([*folds, *final], at_a_time, ("--root", str(data), "--no-export", *more))
-    without = None if model and Path(model).is_dir() and not shipped_model(model) else _without(model, sides)
+    without = None if is_folder(model) else _without(model, sides)
     return _publish(out, [job.folder for job in folds], (final or folds)[0].folder, without)
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -62,6 +62,11 @@ class Base:
         return told | {"labels": list(self.labels), "weights": weights.hexdigest()[:16]}
 
 
+def is_folder(model: str | Path | None) -> TypeGuard[str | Path]:
+    """Whether a model is a folder, such as that of a run, and none that comes with Vervet."""
+    return model is not None and Path(model).is_dir() and not shipped_model(model)
+
+
 def load_base(model: str | Path | None = None) -> Base:
     """Read the network to start from.
 
@@ -80,7 +85,7 @@ def load_base(model: str | Path | None = None) -> Base:
     ValueError
         If there is no such model, or its weights cannot be had back.
     """
-    if model is not None and Path(model).is_dir() and not shipped_model(model):
+    if is_folder(model):
         return Base(str(model), *load_network(Path(model)))
     name, content = find_model(model)
     return Base(name, *read_exported(content, name))
