@@ -45,6 +45,7 @@ def test_unknown_label_lists_the_known(label):
         ("Stage Fright ", ["Stage Fright", "calm"], "Stage Fright"),
         ("A\u0308rger", ["A\u0308rger"], "anger"),
         ("Bo\u0308e", ["Bo\u0308e", "B\u00f6e"], "B\u00f6e"),
+        ("unhappiness", ["unhappiness", "happiness"], "unhappiness"),
     ],
 )
 def test_labels_of_a_corpus(name, among, label):

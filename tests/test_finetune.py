@@ -21,8 +21,9 @@ from vervet.corpora import Utterance, load_corpus
 from vervet.evaluation.protocols import Sample, split
 from vervet.models.checkpoint import load_network, save_network
 from vervet.models.vit import VisionTransformer
-from vervet.training.finetune import _confounded, _cut, _meaning, _without, check_labels, protocol_for, told
+from vervet.training.finetune import _confounded, _meaning, _without, check_labels, protocol_for, told
 from vervet.training.pretrained import HEADS, Base, check_unheard, load_base, start_from, take_over
+from vervet.training.run import cut
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HZ = {"anger": 400, "awe": 900, "sadness": 2500}
@@ -332,8 +333,8 @@ def test_of_long_clips_only_the_beginning_counts(tmp_path):
     soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(5 * rate), speech]), rate)
     soundfile.write(tmp_path / "early.wav", np.concatenate([speech, np.zeros(5 * rate)]), rate)
     late, early = (replace(clip, sound=tmp_path / f"{name}.wav") for name in ("late", "early"))
-    assert _cut([clip, late, early], 4.0)[0].startswith("2 of 3 clips are longer than 4 s")
-    assert _cut([clip], 4.0) == []
+    assert cut([clip, late, early], 4.0)[0].startswith("2 of 3 clips are longer than 4 s")
+    assert cut([clip], 4.0) == []
     assert _without(None, [split([early], "all", 0, 0, ("original",))]) is None  # nothing is tested
     for one, uar in ((early, 1), (late, 0)):
         sides = replace(split([one], "all", 0, 0, ("original",)), test=(Sample(one),))

@@ -20,6 +20,7 @@ from vervet.augment import version
 from vervet.cli import main
 from vervet.config import NETWORKS, Augment, FrontEnd, Online, Recipe, Stage, Vit
 from vervet.corpora import load_corpus
+from vervet.evaluation.leakage import read_split
 from vervet.evaluation.protocols import Sample
 from vervet.evaluation.records import validate
 from vervet.evaluation.robustness import _clips
@@ -501,8 +502,28 @@ def test_parts_of_calls_train_as_files_of_their_own(tiny_recipe, tiny_corpus, ti
     assert [row["anger"] for row in found[1].rows] == [row["anger"] for row in found[0].rows]
     clips = [_clips(tmp_path / "parts", tiny_calls.parent, "table", "test"), load_corpus("table", tiny_calls)[:9]]
     assert [clip.sound for clip in clips[0]] == [clip.sound for clip in clips[1]]
-    assert [row["file"] for row in found[1].rows] == [clip.name for clip in clips[1]]
+    assert [row["file"] for row in found[1].rows] == [clip.name for clip in clips[1]]  # beside the table
     assert main(words(tiny_recipe, tiny_calls, tmp_path / "parts", *settings)) == 0  # these are the clips it knows
+
+
+def test_clips_of_one_name_in_two_folders_are_told_apart(tiny_recipe, tiny_corpus, tmp_path):
+    for path in tiny_corpus.parent.glob("*.wav"):
+        speaker, emotion, take = path.name.split("_")
+        folder = tmp_path / "corpus" / emotion / speaker
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / take)
+    out, settings = (
+        tmp_path / "run",
+        ("--stages=[student]", "--student.alpha=0", "--student.enrol=2", "--student_network.normalise=mean"),
+    )
+    command = words(tiny_recipe, tmp_path / "corpus", out, *settings)
+    command[command.index("table")] = "folders"
+    assert main(command) == 0
+    tested = [row for row in read_split(out / "split.csv") if row["split"] == "test"]
+    (network,) = read_tested(out)
+    assert [row["file"] for row in network.rows] == [row["file"] for row in tested]
+    assert {row["file"] for row in network.enrolled} == {row["file"] for row in tested if row["version"] == "original"}
+    assert len({Path(row["file"]).name for row in tested}) < len({row["file"] for row in tested})
 
 
 def test_pool_is_computed_once_and_keyed_by_content_and_settings(tiny_corpus, tmp_path):

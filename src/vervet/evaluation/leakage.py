@@ -217,8 +217,8 @@ def _row_part(row: Mapping[str, str]) -> Part:
 
 
 def named(row: Mapping[str, str]) -> str:
-    """Name a row of a split as predictions do: the name of its file, and which part of it it is."""
-    return f"{Path(row['file']).name}{_row_part(row).fragment}"
+    """Name a row of a split as predictions do: its file, and which part of it it is."""
+    return f"{row['file']}{_row_part(row).fragment}"
 
 
 def place(row: Mapping[str, str], root: Path | None = None) -> Path | Part | None:

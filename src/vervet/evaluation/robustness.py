@@ -264,13 +264,13 @@ def _clips(folder: Path, root: Path | None, corpus: str, side: str) -> list[Clip
     rows = [row for row in read_split(folder / "split.csv") if row["split"] == side and row["version"] == "original"]
     if not rows:
         raise ValueError(f"{folder}: has no {side} recordings")
-    sexes = {(row["file"], row["speaker"]): row["sex"] for row in read_tested(folder)[-1].rows}
+    sexes = {(Path(row["file"]).name, row["speaker"]): row["sex"] for row in read_tested(folder)[-1].rows}
     clips = []
     for row in rows:
         sound = place(row, root)
         if sound is None:
             raise ValueError(f"{row['file']}: not found; give the folder of {corpus} as --root")
-        sex = sexes.get((named(row), row["speaker"]), "")
+        sex = sexes.get((Path(named(row)).name, row["speaker"]), "")
         clips.append(Clip(sound, row["emotion"], sex, row["corpus"]))
     return clips
 

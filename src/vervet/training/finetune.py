@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from vervet.audio import opened
 from vervet.config import Recipe, check_enrolment, load_recipe
 from vervet.corpora import Utterance, kind_of, load_corpus
 from vervet.corpora.check import clean
@@ -30,7 +29,7 @@ from vervet.files import read_json, write_json, write_whole
 from vervet.machine import cores
 from vervet.predict import load, shipped_model
 from vervet.training.pretrained import Base, is_folder, load_base, start_from
-from vervet.training.run import differences, settings_of
+from vervet.training.run import cut, differences, settings_of
 from vervet.training.study import Job, check_finished, run_jobs
 
 RECIPE = Path("finetune")  # comes with Vervet
@@ -189,7 +188,7 @@ def _introduced(utterances: Sequence[Utterance], sides: Split, base: Base, root:
         f"{len(utterances)} clips: {listed}",
         f"labels that the base does not know: {', '.join(new) or 'none'}",
         f"protocol {sides.protocol}, {folds}. {_meaning(utterances, sides.protocol)}",
-        *_cut(utterances, duration_s),
+        *cut(utterances, duration_s),
         *_confounded(utterances),
         *(f"fold 0: {sentence}" for sentence in audit(sides.rows(root), root).verdict),
         f"The base has heard {', '.join(base.card['corpora'])}: to it, clips and voices from there are not new.",
@@ -209,16 +208,6 @@ def _meaning(utterances: Sequence[Utterance], protocol: str) -> str:
             "voices; for new voices it may be far too high. A column or folders of speakers would tell."
         )
     return "Voices of the test are in training too: the score tells about new clips of these voices, not of new ones."
-
-
-def _cut(utterances: Sequence[Utterance], duration_s: float) -> list[str]:
-    """What of the clips is not heard."""
-    long = 0
-    for utterance in utterances:
-        with opened(utterance.sound) as recording:
-            long += recording.frames > duration_s * recording.sampling_rate
-    told = f"{long} of {len(utterances)} clips are longer than {duration_s:g} s, and only so much of them is heard"
-    return [f"{told}: the beginning. Rows of a table may name other parts, with start and end."] if long else []
 
 
 def _confounded(utterances: Sequence[Utterance]) -> list[str]:

@@ -20,13 +20,14 @@ import yaml
 from accelerate import Accelerator
 
 import vervet
+from vervet.audio import opened
 from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge
 from vervet.corpora import Utterance, corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
 from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.enrolled import COUNTS
-from vervet.evaluation.leakage import audit, read_split
+from vervet.evaluation.leakage import audit, named, read_split
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.files import DRAFT, read_json, write_json, write_whole
 from vervet.machine import locked, processor
@@ -142,6 +143,8 @@ def train(
                 _borrow(teacher, out, identity)
             for utterance, reason in removed:
                 print(f"left out: {utterance}: {reason}", file=sys.stderr)
+            for told in cut(utterances, recipe.front_end.duration_s):
+                print(told, file=sys.stderr)
             if never := sorted(
                 {sample.utterance.emotion for sample in sides.test}
                 - {sample.utterance.emotion for sample in sides.train}
@@ -166,6 +169,16 @@ def sides_of(utterances: Sequence[Utterance], protocol: str, fold: int, recipe: 
     """What a recipe trains on and tests: without a validation side where it wants none."""
     sides = split(utterances, protocol, fold, recipe.seed, recipe.augment.versions)
     return sides if recipe.validate else sides.without_validation(recipe.augment.versions)
+
+
+def cut(utterances: Sequence[Utterance], duration_s: float) -> list[str]:
+    """Say what of the clips is not heard, if anything."""
+    long = 0
+    for utterance in utterances:
+        with opened(utterance.sound) as recording:
+            long += recording.frames > duration_s * recording.sampling_rate
+    told = f"{long} of {len(utterances)} clips are longer than {duration_s:g} s, and only so much of them is heard"
+    return [f"{told}: the beginning. Rows of a table may name other parts, with start and end."] if long else []
 
 
 def check_speakers(recipe: Recipe, sides: Split) -> None:
@@ -317,13 +330,23 @@ def _logits(
     return found
 
 
+def _tested_names(workshop: Workshop) -> dict[Sample, str]:
+    """What `split.csv` calls the clips of the test side."""
+    known = {(row["source"], row["version"]): named(row) for row in read_split(workshop.folder / "split.csv")}
+    tested = (row for row in workshop.split.rows() if row["split"] == "test")
+    names = (known[row["source"], row["version"]] for row in tested)
+    return dict(zip(workshop.split.test, names, strict=True))
+
+
 def _test(workshop: Workshop, stage: str) -> None:
     """Read the test side once, with the finished network of a stage."""
     samples = workshop.split.test
     temperature = read_json(workshop.folder / stage / "model.json").get("temperature", 1.0)
     probabilities = softmax(_logits(workshop, stage, samples)[0] / temperature)
+    names = _tested_names(workshop)
     rows = [
-        _prediction(sample, workshop.labels, row) for sample, row in zip(samples, probabilities.tolist(), strict=True)
+        {"file": names[sample]} | _prediction(sample, workshop.labels, row)
+        for sample, row in zip(samples, probabilities.tolist(), strict=True)
     ]
     write_table(workshop.folder / stage / "predictions.csv", rows)
 
@@ -335,8 +358,9 @@ def _test_enrolled(workshop: Workshop, stage: str) -> None:
         return
     found = _logits(workshop, stage, samples, COUNTS)
     answers = {count: logits.argmax(1) for count, logits in zip(COUNTS, found, strict=True)}
+    names = _tested_names(workshop)
     rows = [
-        {"file": sample.utterance.name, "speaker": sample.utterance.speaker, "emotion": sample.utterance.emotion}
+        {"file": names[sample], "speaker": sample.utterance.speaker, "emotion": sample.utterance.emotion}
         | {str(count): workshop.labels[answers[count][row]] for count in COUNTS}
         for row, sample in enumerate(samples)
     ]
@@ -346,7 +370,6 @@ def _test_enrolled(workshop: Workshop, stage: str) -> None:
 def _prediction(sample: Sample, labels: Sequence[str], probabilities: list[float]) -> dict[str, str]:
     utterance = sample.utterance
     return {
-        "file": utterance.name,
         "version": sample.version,
         "speaker": utterance.speaker,
         "sex": utterance.sex,

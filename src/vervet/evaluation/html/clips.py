@@ -124,7 +124,8 @@ def _recordings(experiment: Experiment, root: Path | None) -> list[Path | Part |
     sounds: list[Path | Part | None] = []
     for folder, fold in zip(experiment.folders, experiment.last.folds, strict=True):
         rows = [row for row in read_split(folder / "split.csv") if row["split"] == "test"]
-        if [named(row) for row in rows] != [row["file"] for row in fold.rows]:
+        names = [[Path(name).name for name in side] for side in (map(named, rows), (row["file"] for row in fold.rows))]
+        if names[0] != names[1]:  # answers of older runs name files without their folder
             raise ValueError(f"{folder}: split.csv and predictions.csv name different test clips; train it again")
         sounds += [place(row, root) for row in rows]
     return sounds
