@@ -85,6 +85,10 @@ def test_there_are_as_many_as_there_are_said_to_be():
     assert summed(x).isfinite().all()
 
 
+def test_silence_stands_out_in_none_of_them():
+    assert summed(torch.zeros(1, 1, 128, 251)).abs().max() < 100
+
+
 def test_neither_gain_nor_padding_changes_them():
     x = images()
     louder = torch.where(x > 0, x + 0.1, 0)  # 14 dB

@@ -64,6 +64,14 @@ def test_warp_moves_the_line_up_or_down_and_not_in_time():
     assert 62 < int(peaks.max()) <= 71
 
 
+def test_the_lowest_band_and_the_first_column_stay():
+    """They have no neighbours to be mixed with but themselves."""
+    images = torch.full((64, 1, 128, 128), 0.5)
+    found = disturb(images, Online(stretch=0.2, warp=0.1), generator())
+    torch.testing.assert_close(found[:, :, 0, 0], images[:, :, 0, 0])
+    torch.testing.assert_close(found[:, :, :, :100], images[:, :, :, :100])
+
+
 def test_noise_fills_what_is_quiet_and_leaves_what_is_loud():
     images = speech()
     images[:, :, 100:, :90] = 0.05  # 76 dB below

@@ -263,6 +263,18 @@ def test_in_the_end_batchnorm_knows_clips_as_they_were_recorded(tmp_path):
     assert not model.training
 
 
+def test_where_batches_are_few_the_mean_forgets_how_it_began(tmp_path):
+    model = VisionTransformer(Vit(depth=1, image=(8, 8), patch=(8, 1)), 2)
+    before = model.head.weight.detach().clone()
+    side = Side(Images(torch.rand(16, 1, 8, 8).half(), torch.arange(16)), torch.arange(16) % 2)
+    nothing = Side(Images(side.images.store, torch.arange(0)), torch.arange(0))
+    stage = Stage(epochs=2, batch_size=4, average=0.999)
+    fit(model, stage, "student", side, nothing, ("anger", "fear"), 0, tmp_path, Accelerator(cpu=True))
+    ends, _ = load(tmp_path / "checkpoint.safetensors")
+    mean, last = (float((ends[f"{which}.head.weight"] - before).norm()) for which in ("averaged", "model"))
+    assert 0.4 * last < mean < last
+
+
 def test_killed_twice_it_ends_with_the_very_same_weights(tiny_recipe, tiny_corpus, tmp_path):
     longer = ("--teacher.epochs=12", "--matching.epochs=12", "--student.epochs=12")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -328,12 +328,14 @@ def _moments(x: Tensor, sets: Tensor) -> Tensor:
 
 
 def _percentiles(x: Tensor, columns: Tensor) -> Tensor:
-    """(batch, rows, width), over the columns that count -> (batch, percentiles * rows), see `PERCENTILES`."""
-    last = (columns.sum(1).clamp(min=1) - 1).to(x.dtype)  # (batch,)
+    """(batch, rows, width), over columns that count -> (batch, percentiles * rows), see `PERCENTILES`; 0 of none."""
+    count = columns.sum(1)  # (batch,)
+    last = (count.clamp(min=1) - 1).to(x.dtype)
+    beyond = 1e4 * count.clamp(max=1).to(x.dtype)
     places = last[:, None] * (torch.tensor(PERCENTILES, device=x.device) / 100)  # (batch, percentiles)
     low = places.floor()
     high = torch.minimum(low + 1, last[:, None])
-    ordered = torch.where(columns[:, None], x, torch.full_like(x, 1e4)).sort(dim=-1).values
+    ordered = torch.where(columns[:, None], x, beyond[:, None, None]).sort(dim=-1).values
     lower, upper = (ordered.gather(-1, i.long()[:, None].expand(-1, x.shape[1], -1)) for i in (low, high))
     found = lower + (upper - lower) * (places - low)[:, None]  # (batch, rows, percentiles)
     return found.transpose(1, 2).flatten(1)

@@ -29,6 +29,7 @@ from vervet.training.online import disturb, mix
 from vervet.training.pool import Images
 
 EVALUATION_BATCH = 64
+BEGINNING = 0.05  # share of an averaged network that may be what it was before the stage
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,8 @@ def fit(
     train, validation = train.to(device), validation.to(device)
     optimizer = _optimizer(model, stage)
     checkpoint = folder / "checkpoint.safetensors"
+    batches = len(_order(train, stage, 0)) // stage.batch_size
+    stage = replace(stage, average=min(stage.average, BEGINNING ** (1 / (stage.epochs * batches))))
     averaged = copy.deepcopy(model) if stage.average else None
     history, kept = _resume(checkpoint, model, averaged, optimizer, device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
@@ -200,7 +203,6 @@ def fit(
         precision,
     )  # fmt: skip
     log = _Log(folder, name, history) if accelerator.is_main_process else None
-    batches = len(_order(train, stage, 0)) // stage.batch_size
     with tqdm(
         total=stage.epochs * batches, initial=len(history) * batches, desc=name, unit="batch",
         disable=None if accelerator.is_main_process else True,

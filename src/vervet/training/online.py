@@ -30,7 +30,8 @@ def disturb(
         So many images that follow one another are of one speaker and one place: warp, colour, noise and limits are the
         same.
     front_end : FrontEnd, optional
-        What made the images; the default settings, if not given. If the loudest point of each is 1, it stays so.
+        What made the images; the default settings, if not given. If the loudest point of each is 1, colour, noise and
+        hiss leave it so.
 
     Returns
     -------
@@ -140,8 +141,8 @@ def _resample(images: Tensor, time: Tensor, band: Tensor) -> Tensor:
     height, width = images.shape[2:]
     rows = torch.arange(height, device=images.device) + 0.5
     columns = torch.arange(width, device=images.device) + 0.5
-    y = (rows / band[:, None]).clamp(max=height - 0.5) / height * 2 - 1  # above the highest band: the highest
-    x = columns / time[:, None] / width * 2 - 1
+    y = (rows / band[:, None]).clamp(0.5, height - 0.5) / height * 2 - 1  # above the highest band: the highest
+    x = (columns / time[:, None]).clamp(min=0.5) / width * 2 - 1  # before the first column there is nothing
     size = (len(images), height, width)
     grid = torch.stack([x[:, None, :].expand(size), y[:, :, None].expand(size)], dim=-1)
     moved = F.grid_sample(images, grid, align_corners=False)

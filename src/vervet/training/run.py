@@ -332,9 +332,11 @@ def _logits(
 
 def _tested_names(workshop: Workshop) -> dict[Sample, str]:
     """What `split.csv` calls the clips of the test side."""
-    known = {(row["source"], row["version"]): named(row) for row in read_split(workshop.folder / "split.csv")}
+    known: dict[tuple[str, str], list[str]] = {}  # one source may have been two files, such as 1.wav and 1.flac
+    for row in read_split(workshop.folder / "split.csv"):
+        known.setdefault((row["source"], row["version"]), []).append(named(row))
     tested = (row for row in workshop.split.rows() if row["split"] == "test")
-    names = (known[row["source"], row["version"]] for row in tested)
+    names = (known[row["source"], row["version"]].pop(0) for row in tested)
     return dict(zip(workshop.split.test, names, strict=True))
 
 
