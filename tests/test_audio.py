@@ -130,6 +130,29 @@ def test_header_without_samples_is_named(tmp_path):
         audio.read(written(tmp_path / "none.wav", np.zeros(0, np.float32)))
 
 
+def test_samples_of_which_the_header_does_not_tell_are_not_called_none(tmp_path):
+    path = written(tmp_path / "crashed.wav", np.zeros(0, np.float32))
+    path.write_bytes(path.read_bytes() + bytes(32_000))
+    with pytest.raises(ValueError, match=r"crashed\.wav: was streamed, or its recorder stopped"):
+        audio.read(path)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_that_was_cut_short_is_named(tmp_path, subtype):
+    path = tmp_path / "talk.ogg"
+    soundfile.write(path, noise(10 * RATE), RATE, format="OGG", subtype=subtype)
+    whole = path.read_bytes()
+    assert len(audio.read(path)[0]) == 10 * RATE
+    pages = [at for at in range(len(whole)) if whole.startswith(b"OggS\0", at)]
+    assert len(pages) > 4
+    for size in (len(whole) * 6 // 10, len(whole) - 1, pages[-1] + 5, pages[-1] + 26):
+        with pytest.raises(ValueError, match="<bytes>: ends in the middle of a page; it was cut short"):
+            audio.read(whole[:size])
+    for rest in (b"TAG" + bytes(125), bytes(70_000)):  # what some programs leave behind
+        assert len(audio.read(whole + rest)[0]) == 10 * RATE
+    assert 0 < len(audio.read(whole[: pages[-1]])[0]) < 10 * RATE  # as a recorder that was stopped leaves it
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_no_numbers_are_found_anywhere(tmp_path, value):
     position = 3 * audio.BLOCK + 7
@@ -305,7 +328,10 @@ def test_a_flac_from_a_pipe_is_refused_for_what_it_is(tmp_path):
     content = bytearray(written(tmp_path / "a.flac", noise(RATE)).read_bytes())
     content[21] &= 0xF0  # how many samples there are, in 36 bits; 0 where that was not known
     content[22:26] = bytes(4)
-    with pytest.raises(ValueError, match="<bytes>: was streamed, so its header tells no length; write it again"):
+    with pytest.raises(
+        ValueError,
+        match="<bytes>: was streamed, or its recorder stopped, so its header tells no length; write it again",
+    ):
         audio.read(bytes(content))
 
 

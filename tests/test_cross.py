@@ -18,6 +18,7 @@ from test_export import CARD, waveforms
 import vervet
 from vervet.cli import main
 from vervet.config import NETWORKS
+from vervet.evaluation.cross import cross
 from vervet.evaluation.records import validate
 from vervet.evaluation.report import write
 from vervet.evaluation.run import elsewhere, evaluate
@@ -213,6 +214,12 @@ def test_it_takes_no_pytorch(table):
     (record,) = json.loads(done.stdout)
     assert (record["protocol"], record["n_test"]) == ("from cremad and emodb, fold 8", 5)
     assert set(record["predicting"]) == {"wa", "answered", "wa_answered", "answers", "wa_enrolled"}
+
+
+def test_other_recordings_of_the_same_names_are_others(tmp_path, table):
+    before, again = (cross("default", str(table))["split_hash"] for _ in range(2))
+    soundfile.write(tmp_path / "0.wav", waveforms(2)[1][:40_000], 16_000, subtype="FLOAT")
+    assert before == again != cross("default", str(table))["split_hash"]
 
 
 def test_what_cannot_be_heard_is_named_and_nothing_is_filed(tmp_path, finished, table, capsys):

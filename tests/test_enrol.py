@@ -173,12 +173,33 @@ def test_each_speaker_is_known_from_all_own_recordings(enrolling, model, table, 
         np.testing.assert_allclose(scores, list(knowing(clip)[0].scores.values()), atol=1e-5)
 
 
+@pytest.mark.parametrize("nobody", ["nan", "NaN", "<NA>", " "])
+def test_who_is_not_named_is_nobody(model, table, capsys, nobody):
+    """Pandas writes `nan` where a cell is empty; two such clips are of two people."""
+    words = ["predict", str(table), "--model", str(model), "--speaker", "speaker", "--format", "json"]
+    found, text = [], table.read_text()
+    for name in ("", nobody):
+        table.write_text(text.replace("ben", name))
+        assert main(words) == 0
+        found.append([record["scores"] for record in json.loads(capsys.readouterr().out)])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("statistics", [5, np.zeros((3, 1)), np.zeros((2, 3, 8)), "nan"])
+def test_what_no_speaker_has_is_not_known(enrolling, statistics):
+    _, predictor, _ = enrolling
+    if isinstance(statistics, str):
+        statistics = predictor.statistics((waveforms(1)[0], 16_000)) * np.nan
+    with pytest.raises(ValueError, match="this model takes finite statistics of shape"):
+        predictor.knowing(statistics)
+
+
 def test_an_output_is_continued_with_the_same_speakers_only(model, table, tmp_path, capsys):
     words = ["predict", str(table), "--model", str(model), "--out", str(tmp_path / "out.csv")]
     assert main([*words, "--speaker", "speaker"]) == 0
     assert main([*words, "--speaker", "speaker"]) == 0
     assert main(words) == 1
-    assert "begun with speaker speaker, not None" in capsys.readouterr().err
+    assert "begun with speaker speaker, not without speaker" in capsys.readouterr().err
     header, *rows = table.read_text().splitlines()
     table.write_text("\n".join([header, *reversed(rows)]) + "\n")
     assert main([*words, "--speaker", "speaker"]) == 0

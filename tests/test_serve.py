@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -246,7 +247,7 @@ TONE = 0.3 * np.sin(np.arange(RATE) / 10)
         (encoded(TONE), "?hop_s=nan", 422, "invalid_request", "hop_s: "),
         (encoded(TONE), "?hop_s=-1", 422, "invalid_request", "hop of -1 s"),
         (encoded(TONE), "?windows=2", 422, "invalid_request", "windows: is no setting"),
-        (encoded(TONE), "?channel=1", 422, "unreadable_audio", "there is no channel 1; it has one channel"),
+        (encoded(TONE), "?channel=1", 422, "invalid_request", "there is no channel 1; it has one channel"),
         (encoded(TONE), "?channel=-1", 422, "invalid_request", "channel: "),
         (encoded(TONE), "?hop_s=1&window_s=1&hop_s=2", 422, "invalid_request", "hop_s: is given twice"),
         (encoded(0.001 * TONE), "?speech_only=true", 422, "unreadable_audio", "nobody speaks in it"),
@@ -668,6 +669,18 @@ def test_pages_of_others_may_not_open_streams(shipped, served):
             websocket.ping()
         response = open_to.post(ANGER.read_bytes(), headers={"origin": "https://elsewhere.example"})
         assert response.headers["access-control-allow-origin"] == "https://elsewhere.example"
+
+
+def test_to_a_client_that_vanished_nothing_is_sent(shipped, caplog):
+    with serving(shipped, max_streams=1) as left:
+        with left.stream("hop_s=0.1&gate_db=none") as websocket:
+            for _ in range(3):
+                websocket.send(pcm(4.0))
+            linger = struct.pack("ii", 1, 0)  # closed without a word: the other side is told that it is gone
+            websocket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            websocket.socket.close()
+        wait_for(lambda: left.count("vervet_streams_open") == 0)
+    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
 
 
 # --- what it says of itself

@@ -57,6 +57,15 @@ def test_silent_stretches_are_named_neighbours_joined():
     assert Pauses(RATE).problem("a", True) == ""
 
 
+def test_of_many_silent_stretches_a_few_are_named():
+    pauses = Pauses(RATE)
+    for window in windows(np.concatenate([noise(4, -60), np.zeros(4 * RATE, np.float32)] * 12)):
+        pauses.skip(window)
+    told = pauses.problem("a", True)
+    assert "36.00 to 40.00 s and 7 more, 48 s in all; no answer there" in told
+    assert told.count(" to ") == 5
+
+
 def test_pauses_between_speech_are_no_problem_but_nobody_is():
     pauses = Pauses(RATE, speech_only=True)
     hush = noise(4, -50)

@@ -317,20 +317,20 @@ def test_another_model_window_hop_or_table_is_refused(capsys, model, clips, tmp_
     other = onnx_double.write(tmp_path / "other.onnx", {"fold": 1})
     (clips / "t.csv").write_text("file,speaker\n0.wav,7\n")
     cases = [
-        ((model, clips), "hop_s 2.0, not 4.0"),
-        ((model, clips, "--hop-s", 1), "hop_s 2.0, not 1.0"),
-        ((model, clips, "--hop-s", 2, "--window-s", 3), "window_s 4.0, not 3.0"),
-        ((model, clips, "--hop-s", 2, "--whole"), "whole None, not True"),
-        ((model, clips, "--hop-s", 2, "--channel", 0), "channel None, not 0"),
-        ((model, clips, "--hop-s", 2, "--speech-only"), "speech_only None, not True"),
-        ((other, clips, "--hop-s", 2), "model"),
-        ((model, clips / "t.csv", "--hop-s", 2), "columns"),
+        ((model, clips), "with hop_s 2.0, not with hop_s 4.0"),
+        ((model, clips, "--hop-s", 1), "with hop_s 2.0, not with hop_s 1.0"),
+        ((model, clips, "--hop-s", 2, "--window-s", 3), "with window_s 4.0, not with window_s 3.0"),
+        ((model, clips, "--hop-s", 2, "--whole"), "without whole, not with whole"),
+        ((model, clips, "--hop-s", 2, "--channel", 0), "without channel, not with channel 0"),
+        ((model, clips, "--hop-s", 2, "--speech-only"), "without speech_only, not with speech_only"),
+        ((other, clips, "--hop-s", 2), "with model"),
+        ((model, clips / "t.csv", "--hop-s", 2), "with columns"),
     ]
     before = rows(out)
     for (asked, *words), differs in cases:
         code, _, err = run(capsys, asked, *words, "--out", out)
         assert (code, rows(out)) == (1, before)
-        assert f"{out}: was begun with {differs}" in err
+        assert f"{out}: was begun {differs}" in err
         assert "give the same, or another --out" in err
 
 

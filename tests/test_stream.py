@@ -652,7 +652,7 @@ def test_answers_come_at_once_and_ctrl_c_ends_it_in_peace(model):
         (np.full(1600, np.nan, "<f4").tobytes(), ["--pcm", "f32le"], 1, "holds NaN"),
         (b"", ["--rate", "0"], 1, "sampling rate 0"),
         (None, [], 1, "standard input is closed"),
-        (b"", [], 0, ""),
+        (b"", [], 1, "the input ended before it began"),
     ],
 )
 def test_faults_of_the_input_are_named(model, monkeypatch, capsys, data, words, code, message):

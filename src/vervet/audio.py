@@ -38,6 +38,8 @@ BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"N
 # Bytes that a header promises, as libsndfile's log has it where the file holds fewer: WAV, CAF, AIFF, AU, RF64, W64.
 PROMISE = re.compile(r"^ *(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 STREAMED = (1 << 31) - (1 << 20)  # bytes; programs that write to a pipe promise this or more, not knowing the length
+HEADER = 4096  # bytes; no file without samples is much longer
+OGG_PAGE = 27 + 255 + 255 * 255  # bytes at most
 ENDLESS = (1 << 63) - 1  # frames, as libsndfile counts a FLAC file that was written to a pipe
 
 
@@ -242,11 +244,12 @@ def _opened(source: Encoded | tuple[np.ndarray, int], channel: int | None) -> It
             if sound.channels > MOST_CHANNELS:
                 raise ValueError(f"{name}: has {sound.channels} channels; keep at most {MOST_CHANNELS}")
             _check_channel(channel, sound.channels, name)
-            if frames < 1:
+            if frames < 1 and stream.seek(0, os.SEEK_END) < HEADER + SHORTEST_S * sampling_rate * sound.channels:
                 raise ValueError(f"{name}: has a header but no samples; record or export it again")
-            if frames == ENDLESS:
+            if frames < 1 or frames == ENDLESS:
                 raise ValueError(
-                    f"{name}: was streamed, so its header tells no length; write it again with 'ffmpeg -i OLD NEW'"
+                    f"{name}: was streamed, or its recorder stopped, so its header tells no length; write it again "
+                    "with 'ffmpeg -i OLD NEW'"
                 )
             decode = partial(_decode, sound, name, frames, channel)
             channels = sound.channels if channel is None else 1
@@ -580,6 +583,20 @@ def _sniff(stream: BinaryIO, name: str) -> None:
         raise NotAudio(f"{name}: is {kind}, which is not decoded here; convert it, as with ffmpeg -i FILE file.wav")
     if not (mp3 or head.startswith(BEGINNINGS)):
         raise _no_audio(name, "it begins like no known format")
+    if head.startswith(b"OggS") and _ends_within_a_page(stream):  # where libsndfile ends before, without a word
+        raise ValueError(f"{name}: ends in the middle of a page; it was cut short, copy it again")
+
+
+def _ends_within_a_page(stream: BinaryIO) -> bool:
+    """Whether the last page of an Ogg file promises more bytes than there are."""
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - OGG_PAGE))
+    tail = bytes(stream.read(OGG_PAGE))
+    stream.seek(0)
+    page = tail[max(0, tail.rfind(b"OggS\0")) :]
+    if not page.startswith(b"OggS"):  # something else of that length follows
+        return False
+    lacing = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return not lacing or len(page) < 27 + page[26] + sum(lacing)
 
 
 def _not_decoded(head: bytes) -> str:

@@ -24,8 +24,8 @@ import numpy as np
 
 from vervet.audio import Part, name_of, opened, part_of
 from vervet.corpora import AUDIO_SUFFIXES, NOT_DECODED
-from vervet.corpora.table import csv_rows, located
-from vervet.emotions import canonical, without_blanks
+from vervet.corpora.table import csv_rows, given, located
+from vervet.emotions import canonical
 from vervet.predict import Prediction, Predictor, Spread
 
 READERS = 2  # per run of the network; while one waits for its answer, another reads
@@ -61,7 +61,7 @@ class Item:
 
         As the table writes it where that is one of a model's labels, else canonical where the name is known.
         """
-        named = without_blanks(self.columns.get("emotion", ""))
+        named = given(self.columns.get("emotion", ""))
         if named in labels:
             return named
         try:
@@ -81,10 +81,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Speakers:
-    """A predictor for each who speaks, and the column that names them."""
+    """What is known of each who speaks, and the column that names them."""
 
     column: str
-    known: dict[str, Predictor]
+    known: dict[str, np.ndarray]  # sums of what `Predictor.statistics` gives
     digest: str  # of the recordings that they are known from
 
 
@@ -186,8 +186,10 @@ def _find(path: str) -> Iterator[Item]:
         yield from _folder(path)
     elif _is_table(path):
         yield from _table(path)
-    else:
+    elif path:
         yield Item(Path(path), path)
+    else:
+        raise ValueError("an empty name is no recording; is a variable of the shell not set?")
 
 
 def _is_pattern(path: str) -> bool:
@@ -437,7 +439,7 @@ def meet(
     """
 
     def told(item: Item) -> tuple[Item, str, np.ndarray | str]:
-        name = without_blanks(item.columns.get(column, ""))
+        name = given(item.columns.get(column, ""))
         if not name or item.problem:
             return item, name, item.problem or ""
         try:
@@ -463,8 +465,7 @@ def meet(
         raise ValueError(f"no recording that names its speaker can be read, the first: {problem}")
     if not known:
         raise ValueError(f"no recording names its speaker in a column {column!r}; see which columns the table has")
-    knowing = {name: predictor.knowing(statistics) for name, statistics in known.items()}
-    return Speakers(column, knowing, f"{heard % 2**64:016x}")
+    return Speakers(column, known, f"{heard % 2**64:016x}")
 
 
 def lacks_bands(predictor: Predictor, item: Item) -> bool:
@@ -484,15 +485,21 @@ def lacks_bands(predictor: Predictor, item: Item) -> bool:
     """
     try:
         with opened(item.path) as recording:
-            return recording.sampling_rate / 2 <= 0.75 * predictor.band_hz[1]
+            return too_slow(predictor, recording.sampling_rate)
     except (ValueError, OSError):
         return False
+
+
+def too_slow(predictor: Predictor, sampling_rate: int) -> bool:
+    """Tell whether a quarter or more of what a model listens to is above what this rate, in Hz, can hold."""
+    return sampling_rate / 2 <= 0.75 * predictor.band_hz[1]
 
 
 def _whose(predictor: Predictor, speakers: Speakers | None, item: Item) -> Predictor:
     if speakers is None:
         return predictor
-    return speakers.known.get(without_blanks(item.columns.get(speakers.column, "")), predictor)
+    statistics = speakers.known.get(given(item.columns.get(speakers.column, "")))
+    return predictor if statistics is None else predictor.knowing(statistics)
 
 
 def _answer(

@@ -666,7 +666,7 @@ def _answers(
 
 
 def _listen(args: argparse.Namespace) -> int:
-    from vervet import predict, stream
+    from vervet import batch, predict, stream
 
     predictor = predict.load(args.model)
     if args.stdin:
@@ -677,6 +677,8 @@ def _listen(args: argparse.Namespace) -> int:
         rate, chunks = stream.microphone(args.device, args.rate, args.channels)
         print("vervet listen: the microphone is open; Ctrl-C ends it", file=sys.stderr)
     names = ("channels", "pcm", "window_s", "hop_s", "smoothing_s", "threshold", "gate_db", "adapt")
+    if args.model is None and batch.too_slow(predictor, rate):
+        print("vervet listen: sampled as telephones do; --model telephone is for these", file=sys.stderr)
     listener = stream.Stream(predictor, rate, **{name: getattr(args, name) for name in names})
     with suppress(KeyboardInterrupt):  # how one stops listening
         stream.show(listener.listen(chunks), args.format, sys.stdout)

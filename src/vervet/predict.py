@@ -275,13 +275,24 @@ class Predictor:
         Parameters
         ----------
         statistics : numpy.ndarray
-            (3, values) float32, of one or several recordings: the sum of what `statistics` gives.
+            (3, values) float32, of one or several recordings: the sum of what `statistics` gives, of the same model.
 
         Returns
         -------
         Predictor
             Knows what this one knows, and these. It shares the network.
+
+        Raises
+        ------
+        ValueError
+            If that is nothing that this model's `statistics` gives.
         """
+        statistics = np.asarray(statistics)
+        if statistics.shape != self._speaker.shape or not np.isfinite(statistics).all():
+            raise ValueError(
+                f"{statistics!r:.60}: this model takes finite statistics of shape {self._speaker.shape}; give the sum "
+                "of what its own `statistics` says of recordings"
+            )
         return Predictor(self._session, self.card, self.digest, (self._speaker + statistics).astype(np.float32))
 
     def statistics(self, source: audio.Sound, *, speech_only: bool = False) -> np.ndarray:

@@ -19,6 +19,7 @@ QUIET_SHARE = 10.0  # per cent of the frames of a window that are taken for the 
 RISE_DB_PER_S = 5.0  # how fast the noise floor follows noise that grows; it follows at once where noise ends
 FAINT_DBFS = -55.0  # a frame below this is never speech
 LOUD_DBFS = -30.0  # a frame above this always is
+NAMED = 5  # silent stretches that a problem spells out
 LEAST_SPEECH_S = 0.25  # in a window of speech
 
 
@@ -126,7 +127,9 @@ class Pauses:
             spans.append((start_s, end_s))
         if not spans:
             return ""
-        where = ", ".join(f"{start_s:.2f} to {end_s:.2f} s" for start_s, end_s in spans)
+        where = ", ".join(f"{start_s:.2f} to {end_s:.2f} s" for start_s, end_s in spans[:NAMED])
+        if others := spans[NAMED:]:
+            where += f" and {len(others)} more, {sum(end_s - start_s for start_s, end_s in spans):.0f} s in all"
         return f"{name}: silent (below {audio.SILENCE_DBFS:g} dBFS) in {where}; no answer there, check the recording"
 
 

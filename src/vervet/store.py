@@ -350,9 +350,14 @@ def _check(path: Path, begun: dict[str, Any] | None, run: dict[str, Any]) -> Non
         )
     for name in SAME:
         if begun and begun.get(name) != run.get(name):
-            raise ValueError(
-                f"{path}: was begun with {name} {begun.get(name)}, not {run.get(name)}; give the same, or another --out"
-            )
+            then, now = (_said(name, of.get(name)) for of in (begun, run))
+            raise ValueError(f"{path}: was begun {then}, not {now}; give the same, or another --out")
+
+
+def _said(name: str, value: Any) -> str:
+    if value is None or value is False:
+        return f"without {name}"
+    return f"with {name}" if value is True else f"with {name} {value}"
 
 
 def _lost(path: Path, known: str, found: str) -> str:

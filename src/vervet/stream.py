@@ -419,7 +419,7 @@ def pcm_chunks(source: BinaryIO) -> Iterator[tuple[bytes, None]]:
     Raises
     ------
     ValueError
-        If it begins like a file that is no raw PCM.
+        If it begins like a file that is no raw PCM, or nothing comes.
     """
     begun = False
     while chunk := source.read1(audio.BLOCK):  # pyright: ignore[reportAttributeAccessIssue]
@@ -427,6 +427,8 @@ def pcm_chunks(source: BinaryIO) -> Iterator[tuple[bytes, None]]:
             raise ValueError("the input is an audio file, not raw PCM: give it to 'vervet predict', or decode it first")
         begun = True
         yield chunk, None
+    if not begun:
+        raise ValueError("the input ended before it began: see what the program before the pipe says")
 
 
 def microphone(

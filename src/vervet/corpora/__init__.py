@@ -20,7 +20,10 @@ AUDIO_SUFFIXES = (
     ".rf64", ".sph",
 )  # fmt: skip
 # recordings that are named as such where a folder holds them
-NOT_DECODED = (".m4a", ".aac", ".amr", ".wma", ".webm", ".mp4", ".mka", ".mov", ".3gp")
+NOT_DECODED = (
+    ".m4a", ".aac", ".amr", ".wma", ".webm", ".mp4", ".mka", ".mov", ".3gp", ".gsm", ".ulaw", ".ul", ".alaw", ".al",
+    ".sln", ".vox", ".g722", ".g729", ".spx",
+)  # fmt: skip
 PUBLISHED = ("emodb", "savee", "cremad")
 OWN = ("folders", "table")  # not published under a name: they lie where the user says
 CORPORA = (*PUBLISHED, *OWN)

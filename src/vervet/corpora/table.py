@@ -97,7 +97,7 @@ def read_rows(
                 raise ValueError(f"{table}: line {line}: {len(values)} values under {len(columns)} columns; {what}")
             count += 1
             row = dict(zip(columns, values, strict=True))
-            yield line, {column: _given(row.get(column, ""), column) for column in (*required, *optional)}
+            yield line, {column: given(row.get(column, ""), column) for column in (*required, *optional)}
     except UnicodeDecodeError as error:
         raise ValueError(f"{table}: not a CSV file in UTF-8 ({error})") from None
     if count == 0:
@@ -163,7 +163,7 @@ def located(path: Path, row: Mapping[str, str]) -> Path | Part:
     start_s, end_s = seconds(row.get("start", "")) or 0.0, seconds(row.get("end", ""))
     if end_s is not None and end_s <= start_s:
         raise ValueError(f"ends at {end_s:g} s, and begins at {start_s:g} s; correct one of them")
-    channel = _given(row.get("channel", ""))
+    channel = given(row.get("channel", ""))
     if channel and not re.fullmatch(r"[0-9]{1,2}(\.0*)?", channel):  # a column with gaps becomes one of decimals
         raise ValueError(f"channel {channel!r} is not a number, 0 the first, empty the mean of all; rename the column?")
     part = Part(path, start_s, end_s, int(float(channel)) if channel else None)
@@ -181,7 +181,7 @@ def seconds(text: str) -> float | None:
     ValueError
         If it is neither.
     """
-    text = _given(text)
+    text = given(text)
     if not text:
         return None
     if re.fullmatch(r"(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
@@ -192,8 +192,8 @@ def seconds(text: str) -> float | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
-def _given(text: str, column: str = "") -> str:
-    """A value; empty where the table says that there is none. Only a file may be called `nan`, and is as it is."""
+def given(text: str, column: str = "") -> str:
+    """A value; empty where its table says that there is none. Only a file may be called `nan`, and is as it is."""
     if column == "file":
         return text.strip()
     text = without_blanks(text)

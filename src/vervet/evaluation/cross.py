@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,6 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     left_out |= {"silent or contradictory": len(removed)} if removed else {}
     seed = run["settings"]["seed"] if run else 0
     rows, said = _answers(predictor, clips, labels, seed)
-    told = "\n".join(f"{clip.name} {clip.speaker} {clip.emotion}" for clip in clips)
     origin = run or card  # how it was trained
     part = "" if origin["protocol"] == "all" else f", fold {origin['fold']}"
     record = {
@@ -96,7 +96,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         "fold": "all",
         **scored_answers(rows, list(labels)),
         "labels": list(labels),
-        "split_hash": hashlib.sha256(told.encode()).hexdigest()[:16],
+        "split_hash": _digest(corpus, clips),
         "commit": card["commit"],
         "command": shlex.join(["vervet", "evaluate", str(model), "--on", on]),
         "predicting": said,
@@ -116,6 +116,18 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     name = f"cross-{corpus}-{record['split_hash']}.json" if corpus in OWN else f"cross-{corpus}.json"
     write_json(folder / name, record)
     return record
+
+
+def _digest(corpus: str, clips: Sequence[Utterance]) -> str:
+    """16 hexadecimal digits that name what was tested; a user's own recordings by their bytes, as names tell little."""
+
+    @cache
+    def content(path: Path) -> str:
+        with path.open("rb") as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()} "
+
+    told = (f"{content(clip.path) if corpus in OWN else ''}{clip.name} {clip.speaker} {clip.emotion}" for clip in clips)
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def _answers(

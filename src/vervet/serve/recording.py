@@ -97,6 +97,8 @@ def answer(predictor: Predictor, upload: Upload, wanted: Wanted, limits: Limits)
                 record = prediction.to_dict()
                 del record["file"]  # the answer has it once
                 predictions.append(record | view(predictor, window.waveform) if wanted.detail else record)
+    except audio.NoSuchPart as error:
+        raise Refused(422, "invalid_request", str(error)) from error
     except audio.NotAudio as error:
         raise Refused(415, "unreadable_audio", str(error)) from error
     except ValueError as error:

@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import uvicorn
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
@@ -185,7 +186,15 @@ class Server(uvicorn.Server):
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's, which also ends handshakes that are none, and takes no more memory for what comes in tiny pieces."""
+    """uvicorn's, which also ends handshakes that are none, and takes no more memory for what comes in tiny pieces.
+
+    It sends nothing to a client that has gone.
+    """
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.send" and self.transport.is_closing():
+            raise ClientDisconnected  # else asyncio would log each message that it cannot send
+        await super().send(message)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -15,6 +15,7 @@ from vervet.serve.limits import Limits, Refused
 from vervet.serve.metrics import Metrics
 from vervet.serve.recording import Upload, Wanted, answer
 from vervet.serve.work import Work
+from vervet.stream import UNCERTAIN
 
 
 class Service:
@@ -109,7 +110,7 @@ class Service:
         finally:
             upload.given_up = True
         for prediction in answered["predictions"]:
-            self.metrics.windows.labels(prediction["label"]).inc()
+            self.metrics.windows.labels(UNCERTAIN if prediction["uncertain"] else prediction["label"]).inc()
         return answered
 
     @contextmanager
