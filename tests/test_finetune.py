@@ -216,6 +216,20 @@ def test_the_model_can_itself_be_a_base(tuned):
     assert again.origin["base"]["labels"] == ["anger", "neutral", "sadness"]
 
 
+def test_what_it_has_heard_of_ones_own_tests_nothing_that_comes_after(tuned, tmp_path, capsys):
+    data = tuned.parent / "data"
+    for model in (tuned, tuned / "model.onnx"):
+        assert main(words(data, model, tmp_path / "again")) == 1
+        assert "was trained on 6 of the 6 clips that are to be tested, so it knows them" in capsys.readouterr().err
+        assert not (tmp_path / "again").exists()
+    assert main(["evaluate", str(tuned), "--on", str(data), "--format", "json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)[0]["leaky"]
+    assert "was trained on 18 of these 18 clips: what it scores is LEAKY" in told.err
+    assert main(["evaluate", str(tuned), "--on", str(EXAMPLES / "clips.csv"), "--format", "json"]) == 0
+    assert not json.loads(capsys.readouterr().out)[0]["leaky"]
+
+
 def test_the_same_words_again_change_nothing(tuned, base):
     before = {path: path.read_bytes() for path in tuned.rglob("*") if path.suffix in (".safetensors", ".onnx", ".log")}
     assert main(words(tuned.parent / "data", base, tuned)) == 0
@@ -226,8 +240,11 @@ def test_other_clips_settings_or_bases_need_another_folder(tuned, base, tmp_path
     data = tuned.parent / "data"
     assert main([*words(data, base, tuned), "--student.lr=1e-3"]) == 1
     assert "differs in settings.student.lr (" in capsys.readouterr().err
-    assert main(words(data, tuned, tuned)) == 1
-    assert "base.weights (" in capsys.readouterr().err
+    (other := tmp_path / "other").mkdir()
+    network, card = load_network(base)
+    save_network(other, network, card | {"commit": "another"})
+    assert main(words(data, other, tuned)) == 1
+    assert "base.commit (" in capsys.readouterr().err
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "awe" / "ann" / "0.wav").unlink()
     assert main(words(tmp_path / "data", base, tuned)) == 1
@@ -348,6 +365,7 @@ def test_settings_that_are_the_bases_own_are_refused(base, tmp_path, capsys):
         ("--front_end.n_mels=64", "the front end makes"),
         ("--front_end.top_db=60", "front_end is that of the base"),
         ("--student.alpha=1", "has no teacher"),
+        ("--student.head_l2=1", "--student.epochs=2: changes nothing while the heads alone are fitted"),
         ("--student.enrol=4", "student.enrol needs student_network.normalise"),
         ("--protocol=paper", "invalid choice"),
     ):

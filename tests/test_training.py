@@ -19,9 +19,9 @@ import vervet
 from vervet.augment import version
 from vervet.cli import main
 from vervet.config import NETWORKS, Augment, FrontEnd, Online, Recipe, Stage, Vit
-from vervet.corpora import load_corpus
+from vervet.corpora import Utterance, load_corpus
 from vervet.evaluation.leakage import read_split
-from vervet.evaluation.protocols import Sample
+from vervet.evaluation.protocols import Sample, Split
 from vervet.evaluation.records import validate
 from vervet.evaluation.robustness import _clips
 from vervet.evaluation.run import evaluate, read_tested
@@ -46,6 +46,7 @@ from vervet.training.fit import (
 from vervet.training.linear import fit_linear
 from vervet.training.pool import Images, make_pool
 from vervet.training.run import check_speakers, commit, sides_of
+from vervet.training.stages import check_stages
 from vervet.training.study import folds_of, read_study, run_jobs, unfiled, with_lenders
 
 SMALL = FrontEnd(duration_s=1.0, n_fft=256, win_length=256, hop_length=128, n_mels=16, width=24)
@@ -192,6 +193,49 @@ def test_a_student_needs_its_teacher(tiny_recipe, tiny_corpus, tmp_path, capsys)
     assert "stage student needs a teacher" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("--student.batch_size=1000", "stage student: a batch of 1000 needs more than"),
+        ("--protocol all --student.keep=best", "stage student: nothing validates, so no epoch is best"),
+    ],
+)
+def test_what_a_later_stage_cannot_do_is_said_at_the_start(
+    tiny_recipe, tiny_corpus, tmp_path, capsys, settings, message
+):
+    assert main(words(tiny_recipe, tiny_corpus, tmp_path / "run", *settings.split())) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_batches_are_shared_out_evenly():
+    clip = Sample(Utterance(Path("a.wav"), "anger", "table", "ann"))
+    sides = Split("speaker", 0, 1, (clip,) * 16, (clip,), (clip,))
+    recipe = Recipe(stages=("student",), student=Stage(batch_size=8))
+    check_stages(recipe, sides, (), 4)
+    with pytest.raises(ValueError, match="3 processes cannot share a batch of 8 images evenly"):
+        check_stages(recipe, sides, (), 3)
+    recipe = replace(recipe, student=Stage(batch_size=8, enrol=4))
+    check_stages(recipe, sides, (), 2)
+    with pytest.raises(ValueError, match="4 processes cannot share a batch of 2 groups of 4 clips by one speaker"):
+        check_stages(recipe, sides, (), 4)
+
+
+def test_of_one_emotion_nothing_is_learnt(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    header, *rows = tiny_corpus.read_text().splitlines()
+    table = tiny_corpus.with_name("one.csv")
+    table.write_text("\n".join([header, *(row for row in rows if ",anger," in row)]) + "\n")
+    assert main(words(tiny_recipe, table, tmp_path / "run")) == 1
+    assert "all clips are 'anger': training needs two emotions or more" in capsys.readouterr().err
+
+
+def test_a_teacher_of_other_labels_is_not_borrowed(run, tiny_corpus, tmp_path, capsys):
+    table = tiny_corpus.with_name("other.csv")
+    table.write_text(tiny_corpus.read_text().replace("0_anger_0.wav,anger", "0_anger_0.wav,neutral"))
+    assert main(words(run.parent / "tiny.yaml", table, tmp_path / "out", "--teacher", str(run))) == 1
+    assert "holds a run of other clips" in capsys.readouterr().err
+
+
 def test_a_teacher_may_be_borrowed(run, tiny_corpus, tmp_path, capsys):
     recipe = run.parent / "tiny.yaml"
     out = tmp_path / "borrower"
@@ -310,9 +354,7 @@ def test_killed_twice_it_ends_with_the_very_same_weights(tiny_recipe, tiny_corpu
 def test_two_processes_train_as_one_does(tiny_recipe, tiny_corpus, tmp_path):
     """Each takes half of every batch, and gradients are averaged: equal but for the order of additions."""
     more = ("--stages=student", "--student.alpha=0", "--student.epochs=2")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
-              "--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1",
-              "-m", "vervet"]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vervet"]
     both = subprocess.run(
         [*launch, *words(tiny_recipe, tiny_corpus, tmp_path / "two", *more)],
         capture_output=True,
@@ -320,6 +362,7 @@ def test_two_processes_train_as_one_does(tiny_recipe, tiny_corpus, tmp_path):
         timeout=300,
     )
     assert both.returncode == 0, both.stderr[-3000:]
+    assert "2 processes" in json.loads((tmp_path / "two" / "run.json").read_text())["machine"]
     assert main(words(tiny_recipe, tiny_corpus, tmp_path / "one", *more)) == 0
     ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
     for name in theirs:

@@ -214,6 +214,13 @@ class Stage:
         _require(0 <= self.label_smoothing < 1 and 0 <= self.average < 1, "label_smoothing and average are below 1")
 
 
+# settings that count where the heads alone are fitted; all others of the student are of its training by batches
+OF_HEADS = (
+    "student.head_l2", "student.alpha", "student.balanced", "student.label_smoothing", "student.enrol",
+    "student.corpus_power",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Functionals:
     """The stage that gives the student a second head; it trains on the clips as they were recorded."""
@@ -323,7 +330,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         if not override.startswith("--") or not equals:
             raise ValueError(f"{override!r}: settings are given as --key=value")
         _set(data, key.replace("-", "_").split("."), _plain(value, override))
-    return merge(Recipe(), data, where=str(path))
+    recipe = merge(Recipe(), data, where=str(path))
+    for override in overrides if recipe.student.head_l2 > 0 else ():
+        key = override.removeprefix("--").partition("=")[0].replace("-", "_")
+        if key.startswith(("student.", "augment.online.", "student_network.dropout")) and key not in OF_HEADS:
+            raise ValueError(f"{override}: changes nothing while the heads alone are fitted; add --student.head_l2=0")
+    return recipe
 
 
 def read_yaml(path: Path) -> Any:

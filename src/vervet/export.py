@@ -42,6 +42,7 @@ OPTIONAL_KEYS = (
     "uncertain_below",
     "base",  # of fine-tuned ones: what they were before, and what to expect of them
     "estimate",
+    "heard",  # of recordings of a user's own: see vervet.evaluation.leakage.heard_by
 )
 
 

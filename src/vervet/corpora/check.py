@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -251,7 +252,8 @@ def audio_facts(sound: Path | Part) -> AudioFacts:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 advice = "fetch the audio with `git lfs pull`, or from the publisher"
                 return AudioFacts(problem="lfs-pointer", message=f"a Git LFS pointer, no audio; {advice}")
-        return _measured(part_of(sound))
+        stamp = path.stat()
+        return _measured(part_of(sound), stamp.st_mtime_ns, stamp.st_size)
     except NoSuchPart as error:
         return AudioFacts(problem="part", message=str(error).removeprefix(f"{path}: "))
     except ValueError as error:
@@ -262,7 +264,8 @@ def audio_facts(sound: Path | Part) -> AudioFacts:
         return AudioFacts(problem="unreadable", message=f"not audio that can be read ({_reason(error)}); copy it again")
 
 
-def _measured(part: Part) -> AudioFacts:
+@cache
+def _measured(part: Part, _mtime_ns: int, _size: int) -> AudioFacts:
     with opened(part) as recording:
         waveform = np.concatenate(list(recording.decode(0, recording.frames)))
     samples = waveform[:, None]  # (samples, channels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from vervet.corpora import CORPORA, OWN, PUBLISHED, Utterance, corpus_root, kind
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
 from vervet.evaluation.enrolled import COUNTS, others
+from vervet.evaluation.leakage import fingerprints, heard_by
 from vervet.evaluation.run import enrolled_scores, network_of, scored_answers
 from vervet.files import read_json, write_json
 from vervet.machine import cores
@@ -83,6 +85,9 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     clips = [utterance for utterance in found if utterance.emotion in labels]
     left_out = Counter(utterance.emotion for utterance in found if utterance.emotion not in labels)
     left_out |= {"silent or contradictory": len(removed)} if removed else {}
+    known = sum(one in heard_by(card) for one in fingerprints(clips)) if corpus in OWN and heard_by(card) else 0
+    if known:
+        print(f"{model} was trained on {known} of these {len(clips)} clips: what it scores is LEAKY", file=sys.stderr)
     seed = run["settings"]["seed"] if run else 0
     rows, said = _answers(predictor, clips, labels, seed)
     origin = run or card  # how it was trained
@@ -90,7 +95,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     record = {
         "corpus": corpus,
         "protocol": f"from {' and '.join(card['corpora'])}{part}",
-        "leaky": False,
+        "leaky": bool(known),
         "network": network_of(card),
         "recipe": origin["recipe"],
         "fold": "all",

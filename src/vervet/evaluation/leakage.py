@@ -6,14 +6,15 @@ import dataclasses
 import math
 import os
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from vervet.audio import Part, name_of, part_of
-from vervet.corpora.check import facts_of
+from vervet.corpora import Utterance
+from vervet.corpora.check import audio_facts_of, facts_of
 from vervet.corpora.table import PART, SPLITS, known, located, read_rows
 from vervet.emotions import canonical
 
@@ -21,6 +22,7 @@ SIDES = ("train", "validation", "test")
 COLUMNS = ("file", "split")
 OPTIONAL_COLUMNS = ("source", "version", "emotion", "speaker", "sentence", "corpus", *PART)
 HEARD = 0.5  # share of a part; with as much of it on another side, what was learnt there is known of it
+FINGERPRINT = 10  # hexadecimal digits that tell one sound from others
 EXAMPLES = 6  # names that the text gives of what is shared; the JSON gives all
 
 
@@ -310,6 +312,22 @@ def _shared(first: str, second: str, by_side: Mapping[str, Sequence[Item]]) -> S
         speakers=tuple(sorted(({item.speaker for item in left} & {item.speaker for item in right}) - {""})),
         sentences=tuple(sorted(({item.sentence for item in left} & {item.sentence for item in right}) - {""})),
     )
+
+
+def fingerprints(utterances: Sequence[Utterance]) -> list[str]:
+    """What tells the sound of each utterance from others, wherever it lies: `FINGERPRINT` hexadecimal digits."""
+    return [facts.content[:FINGERPRINT] for facts in audio_facts_of(utterances)]
+
+
+def remembered(prints: Iterable[str]) -> str:
+    """Fingerprints as the card of a model has them, one after the other."""
+    return "".join(sorted(set(prints)))
+
+
+def heard_by(card: Mapping[str, Any]) -> frozenset[str]:
+    """The fingerprints of a user's own recordings, among them those that its base has heard, that trained a model."""
+    text = card.get("heard", "")
+    return frozenset(text[start : start + FINGERPRINT] for start in range(0, len(text), FINGERPRINT))
 
 
 def _duplicates(left: Sequence[Item], right: Sequence[Item], contents: set[str]) -> tuple[tuple[str, ...], ...]:

@@ -22,17 +22,18 @@ from vervet.evaluation.calibration import Calibration, calibrate
 from vervet.evaluation.figures import confusion_figure
 from vervet.evaluation.leakage import audit
 from vervet.evaluation.metrics import from_confusion, interval
-from vervet.evaluation.protocols import Split, split
+from vervet.evaluation.protocols import Split
 from vervet.evaluation.run import Tested, pool, read_tested, to_json
 from vervet.export import export
 from vervet.files import read_json, write_json, write_whole
 from vervet.machine import cores
 from vervet.predict import load, shipped_model
-from vervet.training.pretrained import Base, is_folder, load_base, start_from
-from vervet.training.run import cut, differences, settings_of
+from vervet.training.pretrained import Base, check_unheard, is_folder, load_base, start_from
+from vervet.training.run import cut, differences, settings_of, sides_of
 from vervet.training.study import Job, check_finished, run_jobs
 
 RECIPE = Path("finetune")  # comes with Vervet
+VALIDATE = "--validate=true"  # of one fold, whose validation side chooses the temperature; else all answers choose it
 ENROL = "--student.enrol=4"  # where the base gets to know speakers, and all are named; a setting of one's own wins
 RECORD = "finetune.json"  # in the run folder: what it is bound to
 LEAST_CLIPS = 5  # of a label: one for each fold
@@ -90,17 +91,19 @@ def finetune(
     base = load_base(model)
     recipe = start_from(load_recipe(RECIPE, settings), base)
     utterances, removed = clean(load_corpus(corpus, data), recipe.silent, recipe.contradictory)
-    if base.enrols and all(utterance.speaker for utterance in utterances):
-        settings = (ENROL, *settings)
-        recipe = start_from(load_recipe(RECIPE, settings), base)
     for utterance, reason in removed:
         print(f"left out: {utterance}: {reason}", file=sys.stderr)
-    check_enrolment(recipe)
-    if recipe.student.keep == "best" and recipe.student.head_l2 == 0:
-        raise ValueError("student.keep is best, but the model that is left learns from all clips: nothing chooses it")
     check_labels(utterances)
     protocol = protocol_for(utterances) if protocol == "auto" else protocol
+    if base.enrols and all(utterance.speaker for utterance in utterances):
+        settings = (ENROL, *settings)
+    if protocol == "table":
+        settings = (VALIDATE, *settings)
+    recipe = start_from(load_recipe(RECIPE, settings), base)
+    check_enrolment(recipe)
     sides = _sides(utterances, protocol, recipe)
+    for side in sides:
+        check_unheard(base, utterances, side)
     _open(out, _identity(corpus, recipe, base, sides))
     root = data if data.is_dir() else data.parent
     introduced = _introduced(utterances, sides[0], base, root, recipe.front_end.duration_s)
@@ -146,9 +149,8 @@ def protocol_for(utterances: Sequence[Utterance]) -> str:
 def _sides(utterances: Sequence[Utterance], protocol: str, recipe: Recipe) -> list[Split]:
     if protocol in ("paper", "all"):
         raise ValueError(f"protocol {protocol} gives no honest estimate; choose another")
-    first = split(utterances, protocol, 0, recipe.seed, recipe.augment.versions)
-    others = range(1, first.folds)
-    return [first, *(split(utterances, protocol, fold, recipe.seed, recipe.augment.versions) for fold in others)]
+    first = sides_of(utterances, protocol, 0, recipe)
+    return [first, *(sides_of(utterances, protocol, fold, recipe) for fold in range(1, first.folds))]
 
 
 def _identity(corpus: str, recipe: Recipe, base: Base, sides: Sequence[Split]) -> dict[str, Any]:
@@ -215,7 +217,9 @@ def _confounded(utterances: Sequence[Utterance]) -> list[str]:
     speakers = {utterance.speaker for utterance in utterances}
     if "" in speakers or len(speakers) < 2:
         return []
-    of_label = {u.emotion: {v.speaker for v in utterances if v.emotion == u.emotion} for u in utterances}
+    of_label: dict[str, set[str]] = {}
+    for utterance in utterances:
+        of_label.setdefault(utterance.emotion, set()).add(utterance.speaker)
     alone = [label for label in in_order(of_label) if len(of_label[label]) == 1]
     told = "is spoken by one speaker only: whether the emotion or the voice is recognised cannot be told"
     return [f"{label} {told}." for label in alone]

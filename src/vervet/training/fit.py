@@ -184,10 +184,6 @@ def fit(
     list of dict
         A row per epoch: epoch, train_loss, validation_loss, validation_uar, lr, seconds.
     """
-    if len(train.images) < stage.batch_size:
-        raise ValueError(f"stage {name}: a batch of {stage.batch_size} needs more than {len(train.images)} images")
-    if stage.keep == "best" and not len(validation.images):
-        raise ValueError(f"stage {name}: nothing validates, so no epoch is best; give --{name}.keep=last")
     device = accelerator.device
     model.to(device)
     train, validation = train.to(device), validation.to(device)

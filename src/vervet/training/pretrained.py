@@ -13,6 +13,7 @@ from torch import nn
 
 from vervet.config import NETWORKS, FrontEnd, Recipe, Vit, merge
 from vervet.corpora import OWN, Utterance
+from vervet.evaluation.leakage import fingerprints, heard_by
 from vervet.evaluation.protocols import Split
 from vervet.models.checkpoint import enrols, load_network
 from vervet.models.exported import read_exported
@@ -148,14 +149,21 @@ def check_unheard(base: Base, utterances: Sequence[Utterance], sides: Split) -> 
     Raises
     ------
     ValueError
-        If the base was trained on one of these corpora by another split. Tables and folders of one's own are not
-        compared: they have no name to tell them by.
+        If the base was trained on one of these corpora by another split; on recordings of one's own, which have no
+        name to tell them by, if it has heard the sound of any that is to be tested.
     """
     heard = sorted({utterance.corpus for utterance in utterances}.difference(OWN).intersection(base.card["corpora"]))
     if heard and sides.test and base.card["split_hash"] != sides.hash():
         raise ValueError(
             f"{base.name} was trained on {' and '.join(heard)} by another split, so it may have heard the test side: "
             "start from a model of the same split, or of other corpora"
+        )
+    tested = [sample.utterance for sample in sides.test if sample.utterance.corpus in OWN]
+    known = heard_by(base.card)
+    if tested and known and (count := sum(one in known for one in fingerprints(tested))):
+        raise ValueError(
+            f"{base.name} was trained on {count} of the {len(tested)} clips that are to be tested, so it knows them: "
+            "start from what it started from, with all your clips, or mark others as test"
         )
 
 

@@ -22,12 +22,12 @@ from accelerate import Accelerator
 import vervet
 from vervet.audio import opened
 from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge
-from vervet.corpora import Utterance, corpus_root, load_corpus
+from vervet.corpora import OWN, Utterance, corpus_root, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import EMOTIONS, in_order
 from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.enrolled import COUNTS
-from vervet.evaluation.leakage import audit, named, read_split
+from vervet.evaluation.leakage import audit, fingerprints, heard_by, named, read_split, remembered
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.files import DRAFT, read_json, write_json, write_whole
 from vervet.machine import locked, processor
@@ -36,7 +36,7 @@ from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import predict, usable
 from vervet.training.pool import make_pool
 from vervet.training.pretrained import Base, check_unheard, load_base, start_from, starting
-from vervet.training.stages import Workshop, is_done, run_stages
+from vervet.training.stages import Workshop, check_stages, is_done, run_stages
 
 FIRST_FILES = ("split.csv", "audit.json", "recipe.yaml", "run.json")
 BORROWED = "borrowed.json"  # beside a teacher that another run has trained: which
@@ -115,6 +115,10 @@ def train(
     sides = sides_of(utterances, protocol, fold, recipe)
     check_speakers(recipe, sides)
     labels = in_order(utterance.emotion for utterance in utterances)
+    if len(labels) < 2:
+        raise ValueError(f"all clips are {' '.join(labels)!r}: training needs two emotions or more")
+    brought = [stage for stage in STAGES if is_done(out / stage) or (stage == "teacher" and teacher)]
+    check_stages(recipe, sides, brought, accelerator.num_processes)
     if base:
         check_unheard(base, utterances, sides)
         recipe_name += starting(base.card["corpora"], base.whole)
@@ -129,6 +133,9 @@ def train(
     card = identity | {"vervet_version": vervet.__version__, "commit": commit(), "front_end": asdict(recipe.front_end)}
     heard = base.card["corpora"] if base else ()  # whose terms hold for what comes of it too
     card["corpora"] = sorted({*heard, *(utterance.corpus for utterance in utterances)})
+    own = [sample.utterance for sample in (*sides.train, *sides.validation) if sample.utterance.corpus in OWN]
+    if prints := {*fingerprints(list(dict.fromkeys(own))), *(heard_by(base.card) if base else ())}:
+        card["heard"] = remembered(prints)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
@@ -140,7 +147,7 @@ def train(
                 )
             _open(out, identity, sides, folder, command, precision)
             if teacher:
-                _borrow(teacher, out, identity)
+                _borrow(teacher, out, identity, sides)
             for utterance, reason in removed:
                 print(f"left out: {utterance}: {reason}", file=sys.stderr)
             for told in cut(utterances, recipe.front_end.duration_s):
@@ -269,18 +276,19 @@ def _open(
     write_json(path, identity | record)
 
 
-def _borrow(source: Path, out: Path, identity: dict[str, Any]) -> None:
+def _borrow(source: Path, out: Path, identity: dict[str, Any], sides: Split) -> None:
     """Take over the teacher of another run; its scores stay with the run that trained it."""
     if is_done(out / "teacher"):
         return
     if not is_done(source / "teacher"):
         raise ValueError(f"--teacher {source}: holds no finished teacher")
     known = read_record(source)
-    wanted = {key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash")}
+    wanted = {key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash", "labels")}
     wanted["settings"] = {key: identity["settings"][key] for key in TEACHER_SETTINGS}
     differing = differences(known, wanted)
     if differing:
         raise ValueError(f"--teacher {source} differs in {'; '.join(differing)}")
+    check_clips(source, sides)
     (out / "teacher").mkdir(exist_ok=True)
     write_json(out / "teacher" / BORROWED, {"from": str(source), "recipe": known["recipe"], "commit": known["commit"]})
     for name in ("features.safetensors", "model.safetensors", "model.json"):  # the last one says that it is done
@@ -422,9 +430,10 @@ def commit() -> str:
 
 
 def machine(precision: Precision) -> str:
-    """The processor or GPU, how many threads PyTorch uses, and in what precision it computes."""
+    """The processor or GPU, how many threads PyTorch uses, how many processes, and in what precision it computes."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{processor()}, {torch.get_num_threads()} threads{gpu}, {precision}"
+    several = f", {torch.distributed.get_world_size()} processes" if torch.distributed.is_initialized() else ""
+    return f"{processor()}, {torch.get_num_threads()} threads{gpu}{several}, {precision}"
 
 
 def versions() -> dict[str, str]:

@@ -44,13 +44,55 @@ class Workshop:
         return Side(self.pool.select(samples), emotions, targets, speakers, corpora, clips)
 
 
+def check_stages(recipe: Recipe, sides: Split, brought: Sequence[str], processes: int = 1) -> None:
+    """Refuse at the start what a stage could not do once those before it have trained.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With the stages.
+    sides : Split
+        What they train and validate on.
+    brought : sequence of str
+        The stages that are done, here or in the run whose teacher is taken over.
+    processes : int
+        That share each batch.
+
+    Raises
+    ------
+    ValueError
+        If a stage needs one that is neither asked for nor done, has fewer images than a batch, nothing to choose its
+        best epoch by, or a batch that cannot be shared out evenly.
+    """
+    there = set(brought)
+    for name in recipe.stages:
+        settings = getattr(recipe, name)
+        matched = name == "matching" or (name == "student" and settings.alpha > 0)
+        for needed, by in (("teacher", matched), ("student", name == "functionals")):
+            if by and needed not in there:
+                raise ValueError(f"stage {name} needs a {needed}, and there is none; add {needed} to stages")
+        there.add(name)
+        if name in brought or name == "functionals" or settings.head_l2 > 0:
+            continue
+        if len(sides.train) < settings.batch_size:
+            raise ValueError(
+                f"stage {name}: a batch of {settings.batch_size} needs more than {len(sides.train)} images"
+            )
+        if settings.keep == "best" and not sides.validation:
+            raise ValueError(f"stage {name}: nothing validates, so no epoch is best; give --{name}.keep=last")
+        groups = settings.batch_size // (settings.enrol or 1)
+        if groups % processes:
+            told = f"{groups} groups of {settings.enrol} clips by one speaker" if settings.enrol else f"{groups} images"
+            raise ValueError(f"stage {name}: {processes} processes cannot share a batch of {told} evenly")
+
+
 def run_stages(workshop: Workshop) -> None:
     """Run the recipe's stages in order; those that the run folder already holds are taken as they are.
 
     Raises
     ------
     ValueError
-        If a stage needs one that was neither asked for nor is in the folder, or a later one went on without it.
+        If a stage was left out before and a later one is done.
     """
     stages: dict[str, Callable[[Workshop], None]] = {
         "teacher": _teacher, "matching": _matching, "student": _student, "functionals": _functionals,
@@ -75,7 +117,7 @@ def _teacher(workshop: Workshop) -> None:
 
 def _matching(workshop: Workshop) -> None:
     """The student learns where the teacher's feature lies, and nothing else. The teacher's head reads the result."""
-    teacher = _load_teacher(workshop, "matching")
+    teacher = _load_teacher(workshop)
     model = _new(workshop, workshop.recipe.student_network, "student")
     model.head.load_state_dict(teacher.head.state_dict())
     model.head.requires_grad_(workshop.recipe.matching.cross_entropy)
@@ -92,7 +134,7 @@ def _student(workshop: Workshop) -> None:
     if is_done(workshop.folder / "matching"):
         matched, _ = load_network(workshop.folder / "matching")
         model.load_state_dict(matched.state_dict())
-    teacher = _load_teacher(workshop, "student") if workshop.recipe.student.alpha > 0 else None
+    teacher = _load_teacher(workshop) if workshop.recipe.student.alpha > 0 else None
     _fit(workshop, "student", model, teacher)
 
 
@@ -141,8 +183,6 @@ def _told(workshop: Workshop, speakers: Sequence[str]) -> tuple[int, ...]:
 def _functionals(workshop: Workshop) -> None:
     """The student as it is, and a head beside its own that reads functionals of the clips as they were recorded."""
     source, folder, recipe = workshop.folder / "student", workshop.folder / "functionals", workshop.recipe
-    if not is_done(source):
-        raise ValueError(f"stage functionals needs a student, and {source} holds none; add student to stages")
     if workshop.accelerator.is_main_process:
         started = time.perf_counter()
         student, card = load_network(source)
@@ -181,11 +221,8 @@ def _new(workshop: Workshop, vit: Vit, name: str) -> VisionTransformer:
         return VisionTransformer(vit, len(workshop.labels))
 
 
-def _load_teacher(workshop: Workshop, stage: str) -> VisionTransformer:
-    folder = workshop.folder / "teacher"
-    if not is_done(folder):
-        raise ValueError(f"stage {stage} needs a teacher, and {folder} holds none; add teacher to stages")
-    return load_network(folder)[0]
+def _load_teacher(workshop: Workshop) -> VisionTransformer:
+    return load_network(workshop.folder / "teacher")[0]
 
 
 def _fit(workshop: Workshop, name: str, model: VisionTransformer, teacher: VisionTransformer | None) -> None:
@@ -225,6 +262,7 @@ def _features(workshop: Workshop, teacher: VisionTransformer) -> dict[str, Tenso
         features = {
             name: predict(teacher, workshop.pool.select(samples).to(device), device, workshop.recipe.precision)[1]
             for name, samples in (("train", workshop.split.train), ("validation", workshop.split.validation))
+            if samples
         }
         save(path, features, {})
     workshop.accelerator.wait_for_everyone()
