@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from vervet.evaluation.claims import CLAIMS, Claim, between, evidence
@@ -24,7 +25,7 @@ CLAIM = Claim("a is better than b", ((("student", "a"), ("student", "b")),))
 def test_a_difference_by_hand():
     (found,) = evidence(CLAIM, [record("a", 90, 100), record("b", 50, 100)])
     assert found.gain == pytest.approx(0.95 - 0.75)
-    assert found.error == pytest.approx(((0.95 * 0.05 + 0.75 * 0.25) / 200) ** 0.5)
+    assert found.margin == pytest.approx(2 * ((0.95 * 0.05 + 0.75 * 0.25) / 200) ** 0.5)
     assert (found.n_test, found.seeds, found.verdict) == (200, 1, "holds")
 
 
@@ -32,6 +33,25 @@ def test_a_difference_by_hand():
 def test_verdicts(right, verdict):
     (found,) = evidence(CLAIM, [record("a", 80, 100), record("b", right, 100)])
     assert found.verdict == verdict
+
+
+def test_by_unheard_speakers_these_are_what_might_have_been_others():
+    def of(recipe, *shares, seed=0):
+        known = {name: {"wa": share, "uar": share, "n": 50} for name, share in zip("xyz", shares, strict=True)}
+        return record(recipe, 50, 75, protocol="speaker", seed=seed) | {"by_speaker": known}
+
+    runs = [
+        of("a", 0.9, 0.8, 0.7),
+        of("b", 0.7, 0.7, 0.7),
+        of("a", 0.9, 0.8, 0.9, seed=1),
+        of("b", 0.7, 0.7, 0.9, seed=1),
+    ]
+    (found,) = evidence(CLAIM, runs)
+    gains = [0.2, 0.1, 0]
+    assert found.margin == pytest.approx(4.30 * np.std(gains, ddof=1) / 3**0.5)
+    assert found.speakers == 3
+    (alike,) = evidence(CLAIM, [of("a", 0.9, 0.9, 0.9), of("b", 0.5, 0.5, 0.5)])
+    assert alike.margin == pytest.approx(0)
 
 
 def test_only_what_both_sides_ran_on_counts():
@@ -68,7 +88,9 @@ def test_every_claim_stands_on_the_page():
     page = markdown([record("fast", 90, 100), record("alone", 50, 100)])
     for claim in CLAIMS:
         assert f"### {claim.text}" in page
-    assert "| EmoDB | `paper` (leaky) | student, `fast` | student, `alone` | 1 | 200 | +20.0 ± 6.9 | holds |" in page
+    assert (
+        "| EmoDB | `paper` (leaky) | student, `fast` | student, `alone` | 1 | 200 clips | +20.0 ± 6.9 | holds |" in page
+    )
 
 
 def test_the_first_table_counts_comparisons():

@@ -506,7 +506,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         records = [cross(str(folder), args.on, args.root) for folder in args.run_folders]
     elif not (records := evaluate(args.run_folders)):
         raise ValueError(f"{args.run_folders[0]}: trained on all clips, so there is no test side; --on takes others")
-    print(to_json(records) if args.format == "json" else summary(records))
+    if args.format == "json":
+        print(to_json(records))
+    elif args.on and len(records) > 1:
+        told = zip(args.run_folders, records, strict=True)
+        print("\n\n".join(f"{model}\n{summary([record])}" for model, record in told))
+    else:
+        print(summary(records))
     return 0
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from vervet.evaluation.records import Record, Runs, by_seed, runs_of, whole_seeds
 
@@ -14,6 +16,9 @@ Verdict = Literal["holds", "the opposite holds", "within chance"]
 Side = tuple[str, str]  # network, recipe
 
 ERRORS = 2.0  # standard errors that a difference must reach to be more than chance
+# The same where the error was found from few speakers: Student's t, two-sided 95 %, of 1, 2, 3 and more degrees of
+# freedom, of speakers one less than there are.
+FEW = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10)
 SHAPES, POSITIONS = ("[16,16]", "[1,128]"), ("learned", "sinusoidal")
 
 
@@ -93,8 +98,11 @@ class Evidence:
         Test clips of one seed, all folds pooled.
     gain : float
         WA of `better` less that of `other`, a fraction of 1.
-    error : float
-        Standard error of the gain, as if the two sides and all clips were independent.
+    margin : float
+        How far from 0 the gain must be to be more than chance. By unheard speakers, from how differently it falls out
+        for them: other speakers might be tested. Else from the number of clips, as if the two sides were independent.
+    speakers : int
+        Over how many it was found; 0 where clips count.
     """
 
     corpus: str
@@ -104,12 +112,13 @@ class Evidence:
     seeds: int
     n_test: int
     gain: float
-    error: float
+    margin: float
+    speakers: int = 0
 
     @property
     def verdict(self) -> Verdict:
         """What the gain says of the claim."""
-        if self.gain == 0 or abs(self.gain) < ERRORS * self.error:
+        if self.gain == 0 or abs(self.gain) < self.margin:
             return "within chance"
         return "holds" if self.gain > 0 else "the opposite holds"
 
@@ -143,7 +152,25 @@ def _compared(corpus: str, protocol: str, pair: tuple[Side, Side], better: Runs,
     sides = [by_seed(runs).values() for runs in (better, other)]
     n_test = min(score.n for side in sides for score in side)
     means = [statistics.fmean(score.wa for score in side) for side in sides]
-    return between(corpus, protocol, pair, len(sides[0]), n_test, *means)
+    found = between(corpus, protocol, pair, len(sides[0]), n_test, *means)
+    speakers = {name for run in better.values() for name in run.get("by_speaker", ())}
+    if protocol != "speaker" or len(speakers) < 2:
+        return found
+    gains, weights = np.transpose([_of_speaker(name, better, other) for name in sorted(speakers)])
+    weights = weights / weights.sum()
+    spread = math.sqrt(len(gains) / (len(gains) - 1) * float((weights**2 * (gains - weights @ gains) ** 2).sum()))
+    errors = FEW[len(gains) - 2] if len(gains) - 2 < len(FEW) else ERRORS
+    return replace(found, margin=errors * spread, speakers=len(gains))
+
+
+def _of_speaker(name: str, better: Runs, other: Runs) -> tuple[float, float]:
+    """The gain in WA for one speaker, mean of the seeds, and of how many clips."""
+    pairs = [
+        (better[run]["by_speaker"][name], other[run]["by_speaker"][name])
+        for run in better
+        if name in better[run]["by_speaker"]
+    ]
+    return statistics.fmean(ours["wa"] - theirs["wa"] for ours, theirs in pairs), pairs[0][0]["n"]
 
 
 def between(
@@ -161,7 +188,7 @@ def between(
     Returns
     -------
     Evidence
-        Its error is that of the difference between two shares of `n_test`.
+        Its margin is that of the difference between two shares of `n_test`.
     """
     error = math.sqrt((better * (1 - better) + other * (1 - other)) / n_test)
-    return Evidence(corpus, protocol, *pair, seeds, n_test, better - other, error)
+    return Evidence(corpus, protocol, *pair, seeds, n_test, better - other, ERRORS * error)

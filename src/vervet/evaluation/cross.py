@@ -108,7 +108,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     }
     if left_out:
         record["left_out"] = dict(left_out)
-    if predictor.enrols and all(clip.speaker for clip in clips):
+    if "wa_enrolled" in said:
         record["enrolled"] = enrolled_scores(rows, list(labels))
     if run is None:
         return record | {"model_sha256": predictor.digest}

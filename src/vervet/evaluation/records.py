@@ -260,13 +260,14 @@ def order(record: Record) -> tuple:
 def _repeats(record: Record, by_key: Mapping[tuple, Record]) -> bool:
     """Whether this is a matched student in which only settings of a later stage differ from one that is filed."""
     name, *changed = record["recipe"].split(" --")
-    later = record["network"] == "student-matched" and {setting.split(".")[0] for setting in changed} == {"student"}
-    return later and key_of(record | {"recipe": name}) in by_key
+    earlier = [setting for setting in changed if not setting.startswith("student.")]
+    later = record["network"] == "student-matched" and len(earlier) < len(changed)
+    return later and key_of(record | {"recipe": " --".join([name, *earlier])}) in by_key
 
 
 def _outdated(record: Record, by_key: Mapping[tuple, Record]) -> bool:
     """Whether this is a pooled record, all of whose folds are there and have other predictions in sum."""
-    if record["fold"] != "all" or "folds" not in record:
+    if record["fold"] != "all" or "folds" not in record or "+" in record["corpus"]:  # of several, some clips come twice
         return False
     folds = [by_key.get((*key_of(record)[:-1], fold)) for fold in record["folds"]]
     known = [fold["confusion"] for fold in folds if fold is not None]

@@ -12,7 +12,7 @@ import numpy as np
 from vervet.config import VERSIONS
 from vervet.corpora import title_of
 from vervet.evaluation.ablation import Ablation, ablations, is_ablation
-from vervet.evaluation.claims import CLAIMS, ERRORS, Claim, Evidence, Verdict, between, evidence
+from vervet.evaluation.claims import CLAIMS, Claim, Evidence, Verdict, between, evidence
 from vervet.evaluation.metrics import mean_spread
 from vervet.evaluation.records import NETWORKS, Record, all_folds, key_of, load, order, summarise
 from vervet.files import write_whole
@@ -215,15 +215,16 @@ _PREDICTING = """Rows `from` other corpora ask a model only about emotions that 
 `vervet predict` answers among all that the model knows, which is harder. Here the same clips are answered so. "Not
 uncertain" and "WA of these" stand where the model has a threshold, which was chosen on other corpora."""
 
-_CLAIMS = """Each claim is held against pairs of runs on the same folds and seeds. A
-difference is given in points of WA with twice its standard error, as if the two runs and all clips were independent: on
-one test side that errs towards "within chance", between few speakers towards the contrary. A leaky row repeats the
-paper's own comparison; the others say whether it means anything for new clips and new voices. A student without
-positions cannot tell which bands a patch holds that is not a column: so other shapes are also tried
-with learned positions. Both sides have the epochs of the recipe, so what learns more slowly looks worse than it might
-become: a teacher without a stem does not know its training items yet when the twelve epochs of `fast` end. `alone` has
-other epochs, rates and averaging than the recipes it is held against: what it says of the transfer says that too.
-Twice the standard error is passed once in twenty comparisons where there is nothing to see. The first table counts the
+_CLAIMS = """Each claim is held against pairs of runs on the same folds and seeds. A difference is given in points of
+WA, and with it how large it must be to be more than chance (95 %). Under `speaker` that comes from how differently it
+falls out for the speakers tested (Student's t), since others might have been; of three or four speakers little can be
+told. Under the other protocols it comes from the number of clips of one seed, as if the two runs were independent,
+which errs towards "cannot be told". A leaky row repeats the paper's own comparison; the others say whether it means
+anything for new clips and new voices. A student without positions cannot tell which bands a patch holds that is not a
+column: so other shapes are also tried with learned positions. Both sides have the epochs of the recipe, so what learns
+more slowly looks worse than it might become: a teacher without a stem does not know its training items yet when the
+twelve epochs of `fast` end. `alone` has other epochs, rates and averaging than the recipes it is held against: what it
+says of the transfer says that too. Chance alone passes in one comparison of twenty. The first table counts the
 comparisons of our own runs under these protocols.
 
 The two runs of a pair need not be of one machine; results.json says which."""
@@ -294,7 +295,7 @@ def _table(rows: Sequence[Record]) -> str:
             _cell(row["macro_f1"]),
         ]
         if leaky:
-            published = PUBLISHED.get(row["corpus"], {}).get(row["network"])
+            published = PUBLISHED.get(row["corpus"], {}).get(row["network"]) if row["protocol"] == "paper" else None
             cells.append(f"{published:.2f}" if published else "")
         body.append([*cells, _commands_cell(row["commands"])])
     return _grid([*head, *(["published WA (not ours)"] if leaky else []), "command"], body)
@@ -472,15 +473,15 @@ def _published_evidence() -> list[Evidence]:
 
 
 def _claim_table(found: Sequence[Evidence]) -> str:
-    head = ["corpus", "protocol", "said to be better", "than", "seeds", "test clips", "WA, difference", "so it"]
+    head = ["corpus", "protocol", "said to be better", "than", "seeds", "over", "WA, difference", "so it"]
     body = [
         [
             title_of(one.corpus),
             f"`{one.protocol}`" + (" (leaky)" if one.protocol == "paper" else ""),
             *(f"{network}, `{recipe}`" for network, recipe in (one.better, one.other)),
             f"{one.seeds}",
-            f"{one.n_test:,}",
-            f"{_gain(one.gain)} ± {_percent(ERRORS * one.error)}",
+            f"{one.speakers} speakers" if one.speakers else f"{one.n_test:,} clips",
+            f"{_gain(one.gain)} ± {_percent(one.margin)}",
             _VERDICTS[one.verdict],
         ]
         for one in found

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from vervet.config import STAGES, VERSIONS
 from vervet.corpora import OWN, PUBLISHED, title_of
 from vervet.evaluation.calibration import calibration_error, softmax
+from vervet.evaluation.leakage import read_split
 from vervet.evaluation.metrics import by_speaker, from_confusion, interval, scores
+from vervet.evaluation.records import all_folds
 from vervet.files import read_json, write_whole
 
 
@@ -38,20 +40,35 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        If a folder holds no run, the run is not finished, or one fold is given twice.
+        If a folder holds no run, the run is not finished, one fold is given twice, or folds are of different clips.
     """
     experiments: dict[tuple, list[Tested]] = {}
+    first: dict[tuple, Path] = {}
     for folder in folders:
         for tested in read_tested(folder):
             key = tuple(tested.record[name] for name in ("corpus", "protocol", "network", "recipe", "seed"))
             experiments.setdefault(key, []).append(tested)
+            if _known_clips(folder, tested) != _known_clips(first.setdefault(key, folder), experiments[key][0]):
+                raise ValueError(f"{folder} and {first[key]} are not of the same clips; score them one by one")
     records = [tested.record for runs in experiments.values() for tested in runs]
     return records + [pool(runs) for runs in experiments.values() if len(runs) > 1]
 
 
+def _known_clips(folder: Path, tested: Tested) -> tuple[list[str], set[tuple[str, str]]]:
+    """What two folds of one experiment share: the labels and, of recordings of one's own, the clips."""
+    if tested.record["corpus"] not in OWN:
+        return tested.record["labels"], set()
+    rows = read_split(folder / "split.csv")
+    return tested.record["labels"], {(row["source"], row["emotion"]) for row in rows}
+
+
 def elsewhere(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """What `vervet.evaluation.cross` has measured of runs and left in their folders; records, as of `evaluate`."""
-    return [read_json(path) for folder in folders for path in sorted(folder.glob("cross-*.json"))]
+    """What `vervet.evaluation.cross` has measured of runs and left in their folders; records, as of `evaluate`.
+
+    Those of recordings of one's own stay there: two tables have no names that would tell their records apart.
+    """
+    found = [read_json(path) for folder in folders for path in sorted(folder.glob("cross-*.json"))]
+    return [record for record in found if record["corpus"] not in OWN]
 
 
 @dataclass(frozen=True)
@@ -259,7 +276,8 @@ def pool(runs: Sequence[Tested]) -> dict[str, Any]:
     ValueError
         If one fold is given twice.
     """
-    records = sorted((run.record for run in runs), key=lambda record: record["fold"])
+    runs = sorted(runs, key=lambda run: run.record["fold"])
+    records = [run.record for run in runs]
     folds = [record["fold"] for record in records]
     first = records[0]
     if len(set(folds)) < len(folds):
@@ -344,20 +362,36 @@ def to_json(records: list[dict[str, Any]]) -> str:
     return json.dumps(records, indent=1, ensure_ascii=False)
 
 
+def _fold_cell(record: dict[str, Any]) -> str:
+    """The fold, or "all", or how many of them were pooled."""
+    every = all_folds(record["corpus"], record["protocol"]) if record["corpus"] in PUBLISHED else None
+    if record["fold"] != "all" or not every or len(record.get("folds", range(every))) == every:
+        return str(record["fold"])
+    return f"{len(record['folds'])} of {every}"
+
+
+def _told(record: dict[str, Any], counts: Iterable[str]) -> dict[str, str]:
+    """Of how many other clips of a speaker a network was told, in words: no more than there are, and that once."""
+    most = max((speaker["n"] for speaker in record["by_speaker"].values()), default=1) - 1
+    told = {count: count for count in counts if int(count) <= most}
+    rest = [count for count in counts if int(count) > most]
+    return told | ({rest[0]: f"all {most}"} if rest and str(most) not in told and most else {})
+
+
 def summary(records: list[dict[str, Any]]) -> str:
     """Records as a table for people; below it the speakers and the confusion matrix of the last."""
     protocols = [record["protocol"] + (" (leaky)" if record["leaky"] else "") for record in records]
     wide = max(8, *(len(record["corpus"]) for record in records))
     wider = max(16, *map(len, protocols))
     lines = [
-        f"{'corpus':{wide}} {'protocol':{wider}} {'fold':>5} {'network':16} {'clips':>6} "
+        f"{'corpus':{wide}} {'protocol':{wider}} {'fold':>7} {'network':16} {'clips':>6} "
         f"{'WA':>7} {'UAR':>7} {'F1':>7}  UAR 95 %"
     ]
     for record, protocol in zip(records, protocols, strict=True):
         bounds = record["uar_interval"]
         between = f"{bounds[0]:.1%} to {bounds[1]:.1%}" if bounds else "-"
         lines.append(
-            f"{record['corpus']:{wide}} {protocol:{wider}} {record['fold']!s:>5} {record['network']:16} "
+            f"{record['corpus']:{wide}} {protocol:{wider}} {_fold_cell(record):>7} {record['network']:16} "
             f"{record['n_test']:6d} {record['wa']:7.2%} {record['uar']:7.2%} {record['macro_f1']:7.2%}  {between}"
         )
     last = records[-1]
@@ -375,7 +409,8 @@ def summary(records: list[dict[str, Any]]) -> str:
         if "answered" in found:
             right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
             lines[-1] += f"; {found['answered']:.0%} are not uncertain{right}"
-        told = [f"{wa:.2%} told of {count}" for count, wa in found.get("wa_enrolled", {}).items()]
+        known = found.get("wa_enrolled", {})
+        told = [f"{known[count]:.2%} told of {words}" for count, words in _told(last, known).items()]
         lines += [f"and knowing other clips of each speaker: {', '.join(told)}"] if told else []
         if answers := sum((Counter(one) for one in found.get("answers", {}).values()), Counter()):
             lines += [f"Answers: {', '.join(f'{label} {count}' for label, count in answers.most_common())}"]
@@ -383,12 +418,14 @@ def summary(records: list[dict[str, Any]]) -> str:
         right = "" if found["wa_answered"] is None else f", {found['wa_answered']:.1%} of these right"
         lines += ["", f"Confidence of {last['network']}, fold {last['fold']}: calibration error {found['ece']:.3f}"]
         lines[-1] += f" ({found['ece_before']:.3f} before); {found['answered']:.0%} are not uncertain{right}"
-    for count, found in last.get("enrolled", {}).items():
-        lines += [""] if count == min(last["enrolled"], key=int) else []
+    told = _told(last, last.get("enrolled", {}))
+    lines += [""] if told else []
+    for count, words in told.items():
+        found = last["enrolled"][count]
         bounds = found["uar_interval"]
         between = f" ({bounds[0]:.1%} to {bounds[1]:.1%})" if bounds else ""
         lines.append(
-            f"Enrolled: told of {count:>2} other clips of each speaker, {last['network']} has WA {found['wa']:.2%}, "
+            f"Enrolled: told of {words:>2} other clips of each speaker, {last['network']} has WA {found['wa']:.2%}, "
             f"UAR {found['uar']:.2%}{between}"
         )
     if copies := last.get("by_version"):

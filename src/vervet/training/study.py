@@ -15,7 +15,7 @@ from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
 from vervet.corpora import OWN, Utterance, load_corpus
 from vervet.corpora.check import clean
 from vervet.evaluation.protocols import split
-from vervet.evaluation.records import key_of
+from vervet.evaluation.records import all_folds, key_of
 from vervet.evaluation.run import network_of
 from vervet.machine import cores
 from vervet.training.pretrained import load_base, start_from, starting
@@ -108,6 +108,9 @@ def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol
         If the text is none of these, or names a fold twice.
     """
     if text == "all":
+        known = 1 if protocol == "all" else all_folds(corpus, protocol)
+        if known and root is None and "VERVET_CORPORA" not in os.environ:
+            return list(range(known))  # of corpora that are not here, such as to list what is to be run
         utterances = load_corpus(corpus, root)
         if corpus in OWN:  # a speaker of silent clips alone is no fold; the published ones have no such speaker
             utterances, _ = clean(utterances, recipe.silent, recipe.contradictory)
