@@ -199,8 +199,8 @@ def release_of(name: str) -> Release:
 
 
 def title_of(name: str) -> str:
-    """Give the title under which a corpus was published; else its name."""
-    return release_of(name).title if name in PUBLISHED else name
+    """Give the title under which a corpus was published; else its name. Several are joined by plus signs."""
+    return " + ".join(release_of(one).title if one in PUBLISHED else one for one in name.split("+"))
 
 
 def corpus_root(name: str, root: Path | None = None) -> Path:

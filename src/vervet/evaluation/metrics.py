@@ -156,7 +156,8 @@ def interval(
     speakers : sequence of str
         Who speaks in each clip; the empty string where unknown.
     measure : {"uar", "wa", "macro_f1"}
-        Which score. In a draw that lacks a class, the mean is over the classes that it has.
+        Which score. For the latter two, which are means over classes, draws without a clip of some class do not count:
+        their mean would be of others.
     resamples : int
         Number of draws.
     confidence : float
@@ -191,7 +192,12 @@ def interval(
         return None
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)  # (resamples, speakers)
-    values = _MEASURES[measure](np.tensordot(drawn, counts, axes=1))  # of (resamples, classes, classes)
+    sums = np.tensordot(drawn, counts, axes=1)  # (resamples, classes, classes)
+    if measure != "wa":
+        clips = counts.sum(axis=(0, 2))
+        whole = (sums.sum(axis=2)[:, clips > 0] > 0).all(axis=1)
+        sums = sums[whole] if whole.any() else sums
+    values = _MEASURES[measure](sums)
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

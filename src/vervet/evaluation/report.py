@@ -305,11 +305,20 @@ def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
 
 
+def _tells(one: Record) -> bool:
+    """Whether a record is of unleaked answers to all test clips: of all folds, of several corpora of the one tested."""
+    return (one["fold"] == "all" or "+" in one["corpus"]) and not one["leaky"]
+
+
+def _only_fold(one: Record) -> tuple[int, ...]:
+    return () if one["fold"] == "all" else (one["fold"],)
+
+
 def _enrolled_groups(records: Sequence[Record]) -> list[list[Record]]:
     """The pooled records that say what it is worth to know a speaker: a list of seeds for each experiment."""
     groups: dict[tuple, list[Record]] = {}
     for one in sorted(records, key=order):
-        if one["fold"] == "all" and not one["leaky"] and "enrolled" in one:
+        if _tells(one) and "enrolled" in one:
             groups.setdefault((*key_of(one)[:4], len(one.get("folds", ()))), []).append(one)
     return list(groups.values())
 
@@ -352,7 +361,7 @@ def _enrolled_parts(records: Sequence[Record]) -> list[str]:
         first = members[0]
         cells = [
             title_of(first["corpus"]), f"`{first['protocol']}`, enrolled", first["network"],
-            f"`{first['recipe']}`", _folds_cell(first | {"folds": first.get("folds", ())}),
+            f"`{first['recipe']}`", _folds_cell(first | {"folds": first.get("folds") or _only_fold(first)}),
             _ranges(one["seed"] for one in members), _score(members),
         ]  # fmt: skip
         sides = ([one["enrolled"][count] for one in members] for count in counts)
@@ -393,7 +402,7 @@ def _copies_parts(records: Sequence[Record]) -> list[str]:
 
 def _confidence_parts(records: Sequence[Record]) -> list[str]:
     """A heading and a table of what confidences are worth on unleaked test sides; nothing where none was measured."""
-    found = [one for one in records if one["fold"] == "all" and not one["leaky"] and "calibration" in one]
+    found = [one for one in records if _tells(one) and "calibration" in one]
     if not found:
         return []
     head = ["corpus", "protocol", "network", "recipe", "seed", "test clips", "calibration error before", "after", "WA",
