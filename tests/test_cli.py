@@ -92,6 +92,33 @@ def test_evaluate_pools_folds(tmp_path, tiny_recipe, tiny_corpus, capsys):
     again = evaluate([Path(run) for run in runs])[-1]
     assert again["n_test"] == 18
     assert again["calibration"] == before["calibration"]
+    assert evaluate([Path(run) for run in reversed(runs)])[-1] == again  # whatever the order, the first fold counts
+    results = tmp_path / "two" / "results.json"
+    assert main(["report", str(results), "--add", *runs]) == 0
+    assert [one["fold"] for one in json.loads(results.read_text())] == [0, 3, "all"]
+    for folder in runs:
+        file = Path(folder, "run.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"corpus": "emodb"}))
+    capsys.readouterr()
+    assert main(["evaluate", *runs]) == 0
+    assert " 2 of 10 teacher" in capsys.readouterr().out
+
+
+def test_runs_of_two_tables_are_not_pooled(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    words = ["train", str(tiny_recipe), "--corpus", "table", "--protocol", "speaker", "--cpu", "--no-export"]
+    words += ["--stages=teacher", "--teacher.epochs=1", "--cache", str(tmp_path / "cache")]
+    (other := tmp_path / "other").mkdir()
+    table = other / "clips.csv"
+    rows = tiny_corpus.read_text().splitlines()
+    table.write_text(
+        "\n".join([rows[0], *(f"{tiny_corpus.parent}/{row}" for row in rows[1:] if "_2.wav" not in row)]) + "\n"
+    )
+    runs = []
+    for fold, root in enumerate((tiny_corpus, table)):
+        runs.append(str(tmp_path / f"fold-{fold}"))
+        assert main([*words, "--root", str(root), "--fold", str(fold), "--out", runs[-1]]) == 0
+    assert main(["evaluate", *runs]) == 1
+    assert f"{runs[1]} and {runs[0]} are not of the same clips; score them one by one" in capsys.readouterr().err
 
 
 def test_a_machine_without_a_home_needs_a_place_for_images(monkeypatch, tiny_recipe, tiny_corpus, tmp_path, capsys):

@@ -87,6 +87,14 @@ def test_interval_of_two_opposite_speakers():
         assert interval(true, predicted, speakers, LABELS, measure, confidence=0.4) == (0.5, 0.5)
 
 
+def test_draws_without_a_class_do_not_count():
+    """One speaker alone has fear: without it the UAR would be that of anger."""
+    true = ["anger", "anger", "anger", "fear"]
+    predicted, speakers = ["fear", "fear", "fear", "fear"], ["a", "b", "c", "c"]
+    assert interval(true, predicted, speakers, LABELS, "uar") == (0.5, 0.5)
+    assert interval(true, predicted, speakers, LABELS, "wa") == (0.0, 0.5)
+
+
 def test_interval_matches_plain_resampling_and_repeats():
     rng = np.random.default_rng(7)
     true = rng.choice(LABELS, 400).tolist()

@@ -66,6 +66,8 @@ def test_a_matched_student_is_not_filed_again_where_only_later_settings_changed(
     )
     assert [(one["network"], one["recipe"]) for one in filed if one["recipe"] == changed] == [("student", changed)]
     assert len(filed) == 3
+    kept = [record(network="student-matched", recipe=f"fast --seed=1{more}") for more in ("", " --student.epochs=50")]
+    assert add(tmp_path / "kept.json", kept) == kept[:1]  # settings of earlier stages stay
     alone = add(tmp_path / "other.json", [record(network="student-matched", recipe=changed)])
     assert len(alone) == 1  # nothing else says how it does
 

@@ -859,6 +859,15 @@ def test_what_is_missing_is_told_from_what_is_filed(tiny_recipe, tmp_path):
     assert with_lenders([jobs[7]], jobs) == [jobs[2], jobs[7]]
 
 
+def test_a_study_of_published_corpora_is_listed_without_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("VERVET_CORPORA", raising=False)
+    study = tmp_path / "study.yaml"
+    study.write_text("- {corpus: savee, protocol: speaker, recipe: fast, folds: all}\n")
+    shutil.copy(Path(__file__).parents[1] / "recipes" / "fast.yaml", tmp_path / "fast")
+    assert main(["study", str(study), "--results", str(tmp_path / "none.json"), "--missing", "--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
 def test_a_study_trains_and_files(tiny_recipe, tiny_corpus, tmp_path, monkeypatch, capsys):
     corpora = tmp_path / "corpora" / "emodb"
     corpora.mkdir(parents=True)
