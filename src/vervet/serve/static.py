@@ -59,7 +59,6 @@ def write_page(out: Path, model: str | Path | None = None, runtime: Path | None 
         (made / "index.html").write_text(index, "utf-8")
         (made / "model.onnx").write_bytes(content)
         card = predictor.card | {"digest": predictor.digest, "version": __version__}
-        card.pop("heard", None)  # of recordings that are nobody's business
         (made / "model.json").write_text(json.dumps(card, indent=1), "utf-8")
         (made / "onnxruntime").mkdir()
         if runtime is None:
