@@ -148,6 +148,9 @@ def test_ogg_that_was_cut_short_is_named(tmp_path, subtype):
     for size in (len(whole) * 6 // 10, len(whole) - 1, pages[-1] + 5, pages[-1] + 26):
         with pytest.raises(ValueError, match="<bytes>: ends in the middle of a page; it was cut short"):
             audio.read(whole[:size])
+    page = whole[pages[-1] :]
+    end = page[:5] + bytes([4]) + page[6:18] + (len(pages)).to_bytes(4, "little") + bytes(5)  # a page of nothing
+    assert not audio._ends_within_a_page(io.BytesIO(whole + end))
     for rest in (b"TAG" + bytes(125), bytes(70_000)):  # what some programs leave behind
         assert len(audio.read(whole + rest)[0]) == 10 * RATE
     assert 0 < len(audio.read(whole[: pages[-1]])[0]) < 10 * RATE  # as a recorder that was stopped leaves it

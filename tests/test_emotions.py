@@ -57,6 +57,7 @@ def test_labels_of_a_corpus(name, among, label):
     [
         (" ", "no emotion is named"),
         ("happines", "did you mean 'happiness'"),
+        ("ssadness", "did you mean 'sadness'"),
         ("Uncertain", "cannot be called 'Uncertain'"),
         ("bliss", "one emotion is written 'Bliss' and 'bliss'"),
     ],

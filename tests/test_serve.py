@@ -674,7 +674,7 @@ def test_pages_of_others_may_not_open_streams(shipped, served):
 def test_to_a_client_that_vanished_nothing_is_sent(shipped, caplog):
     with serving(shipped, max_streams=1) as left:
         with left.stream("hop_s=0.1&gate_db=none") as websocket:
-            for _ in range(3):
+            for _ in range(20):
                 websocket.send(pcm(4.0))
             linger = struct.pack("ii", 1, 0)  # closed without a word: the other side is told that it is gone
             websocket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

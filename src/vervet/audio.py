@@ -595,8 +595,7 @@ def _ends_within_a_page(stream: BinaryIO) -> bool:
     page = tail[max(0, tail.rfind(b"OggS\0")) :]
     if not page.startswith(b"OggS"):  # something else of that length follows
         return False
-    lacing = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    return not lacing or len(page) < 27 + page[26] + sum(lacing)
+    return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 def _not_decoded(head: bytes) -> str:

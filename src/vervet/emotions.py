@@ -104,7 +104,7 @@ def label_of(name: str, among: Collection[str]) -> str:
         raise ValueError(f"an emotion cannot be called {text!r}: predictions have a column of that name")
     long = [known for known in _CANONICAL if len(known) > 3]  # most words are near to one of three letters
     near = difflib.get_close_matches(folded, long, n=1, cutoff=MISSPELT)
-    if near and not folded.endswith(near[0]):  # unhappiness is no slip of the pen
+    if near and folded.removesuffix(near[0]) != "un":  # unhappiness is no slip of the pen
         raise ValueError(
             f"unknown emotion {text!r}; did you mean {near[0]!r}? An emotion of your own needs another name"
         )

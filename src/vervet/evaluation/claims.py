@@ -153,8 +153,10 @@ def _compared(corpus: str, protocol: str, pair: tuple[Side, Side], better: Runs,
     n_test = min(score.n for side in sides for score in side)
     means = [statistics.fmean(score.wa for score in side) for side in sides]
     found = between(corpus, protocol, pair, len(sides[0]), n_test, *means)
-    speakers = {name for run in better.values() for name in run.get("by_speaker", ())}
-    if protocol != "speaker" or len(speakers) < 2:
+    speakers, others = (
+        {name for run in side.values() for name in run.get("by_speaker", ())} for side in (better, other)
+    )
+    if speakers != others or protocol != "speaker" or len(speakers) < 2:
         return found
     gains, weights = np.transpose([_of_speaker(name, better, other) for name in sorted(speakers)])
     weights = weights / weights.sum()

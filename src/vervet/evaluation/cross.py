@@ -57,13 +57,13 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         model: wa, the share that is right; of a model that knows when it is uncertain, `answered` and `wa_answered`,
         the share that is not, and how many of these are right; `wa_enrolled` by the number of other clips; and
         `answers`, how often each emotion was answered to clips of each. The record of a run also lies in its folder as
-        `cross-CORPUS.json`, to be filed with it; that of recordings of your own has the split's hash in its name.
+        `cross-CORPUS.json`, to be filed with it; that of recordings of your own has the split's hash in its name, and
+        is not filed. It is leaky if the model was trained on some of the clips, of which it remembers a user's own.
 
     Raises
     ------
     ValueError
         If the model was trained on that corpus, both share fewer than two emotions, or a recording cannot be read.
-        Whether a model was trained on recordings of your own, only you can know.
     """
     if on not in CORPORA and not Path(on).exists():
         raise ValueError(f"{on}: no such corpus, table or folder; corpora are {', '.join(PUBLISHED)}")
@@ -72,7 +72,7 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     run = read_json(folder / "run.json") if (folder / "run.json").is_file() else None
     predictor = load(model, threads=1)
     card = predictor.card if run is None else predictor.card | read_json(folder / "model.json")
-    if corpus in card["corpora"] and corpus not in OWN:  # recordings of a user's own have no name to tell them by
+    if corpus in card["corpora"] and corpus not in OWN:
         raise ValueError(f"{model}: was trained on {corpus}; --on takes a corpus that the model has not heard")
     found, removed = clean(load_corpus(corpus, corpus_root(corpus, root)))
     labels = in_order({utterance.emotion for utterance in found} & set(predictor.labels))
@@ -85,7 +85,8 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     clips = [utterance for utterance in found if utterance.emotion in labels]
     left_out = Counter(utterance.emotion for utterance in found if utterance.emotion not in labels)
     left_out |= {"silent or contradictory": len(removed)} if removed else {}
-    known = sum(one in heard_by(card) for one in fingerprints(clips)) if corpus in OWN and heard_by(card) else 0
+    heard = heard_by(card)
+    known = sum(one in heard for one in fingerprints(clips)) if heard else 0
     if known:
         print(f"{model} was trained on {known} of these {len(clips)} clips: what it scores is LEAKY", file=sys.stderr)
     seed = run["settings"]["seed"] if run else 0

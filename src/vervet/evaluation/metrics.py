@@ -156,8 +156,8 @@ def interval(
     speakers : sequence of str
         Who speaks in each clip; the empty string where unknown.
     measure : {"uar", "wa", "macro_f1"}
-        Which score. For the latter two, which are means over classes, draws without a clip of some class do not count:
-        their mean would be of others.
+        Which score. UAR and macro-F1 are means over classes: draws without a clip of some class do not count, since
+        their mean would be of the others.
     resamples : int
         Number of draws.
     confidence : float

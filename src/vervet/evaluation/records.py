@@ -232,8 +232,7 @@ def add(results_path: Path, records: Iterable[Record]) -> list[Record]:
 
 def _same_clips(known: Record, record: Record) -> None:
     """Refuse another table or other folders under the name of those that are filed."""
-    whole = record["fold"] != "all" or record["protocol"].startswith("from ")  # else the hash is of several
-    if record["corpus"] in OWN and whole and record["split_hash"] != known["split_hash"]:
+    if record["corpus"] in OWN and record["fold"] != "all" and record["split_hash"] != known["split_hash"]:
         told = f"{record['corpus']}, protocol {record['protocol']}, recipe {record['recipe']}, fold {record['fold']}"
         raise ValueError(f"{told}: filed already, of other clips; file these in a JSON file of their own")
 

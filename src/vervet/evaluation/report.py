@@ -315,11 +315,11 @@ def _only_fold(one: Record) -> tuple[int, ...]:
 
 
 def _enrolled_groups(records: Sequence[Record]) -> list[list[Record]]:
-    """The pooled records that say what it is worth to know a speaker: a list of seeds for each experiment."""
+    """The records that say what it is worth to know a speaker: a list of seeds for each experiment."""
     groups: dict[tuple, list[Record]] = {}
     for one in sorted(records, key=order):
         if _tells(one) and "enrolled" in one:
-            groups.setdefault((*key_of(one)[:4], len(one.get("folds", ()))), []).append(one)
+            groups.setdefault((*key_of(one)[:4], len(one.get("folds", ())), _only_fold(one)), []).append(one)
     return list(groups.values())
 
 

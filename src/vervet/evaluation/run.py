@@ -308,7 +308,8 @@ def _first_answers(corpus: str, rows: Sequence[dict[str, str]]) -> list[int]:
         return list(range(len(rows)))
     first: dict[tuple, int] = {}
     for number, row in enumerate(rows):
-        first.setdefault(tuple(row.get(name) for name in ("file", "version", "speaker")), number)
+        name = Path(row["file"]).name  # older answers lack the folder
+        first.setdefault((name, *(row.get(key) for key in ("version", "speaker"))), number)
     return list(first.values())
 
 
@@ -398,9 +399,8 @@ def summary(records: list[dict[str, Any]]) -> str:
     heard = [title_of(name) for name in last["protocol"].replace(",", "").split()[1:] if name in PUBLISHED]
     if last["corpus"] in OWN and heard:
         lines += ["", f"The model has heard {' and '.join(heard)}: clips and voices from there are not new to it"]
-    if last["corpus"] in OWN and last["corpus"] in last["protocol"].replace(",", "").split()[1:]:  # of `from …`
-        data = {"table": "a table", "folders": "folders"}[last["corpus"]]
-        lines += ["", f"The model was trained on {data}: if these clips were in it, no score counts"]
+    if last["leaky"] and last["protocol"].startswith("from "):
+        lines += ["", "The model was trained on some of these clips: no score counts"]
     if found := last.get("left_out"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in found.items())
         lines += ["", f"Clips left out, which the model has no emotion for or no answer can be right about: {kinds}"]

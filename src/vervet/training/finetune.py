@@ -30,6 +30,7 @@ from vervet.machine import cores
 from vervet.predict import load, shipped_model
 from vervet.training.pretrained import Base, check_unheard, is_folder, load_base, start_from
 from vervet.training.run import cut, differences, settings_of, sides_of
+from vervet.training.stages import check_stages
 from vervet.training.study import Job, check_finished, run_jobs
 
 RECIPE = Path("finetune")  # comes with Vervet
@@ -104,6 +105,8 @@ def finetune(
     sides = _sides(utterances, protocol, recipe)
     for side in sides:
         check_unheard(base, utterances, side)
+    for side in (*sides, *([] if protocol == "table" else [sides_of(utterances, "all", 0, recipe)])):
+        check_stages(recipe, side, ())
     _open(out, _identity(corpus, recipe, base, sides))
     root = data if data.is_dir() else data.parent
     introduced = _introduced(utterances, sides[0], base, root, recipe.front_end.duration_s)

@@ -205,7 +205,7 @@ def check_speakers(recipe: Recipe, sides: Split) -> None:
         )
 
 
-def check_clips(out: Path, sides: Split) -> None:
+def check_clips(out: Path, sides: Split, advice: str = "Choose another --out") -> None:
     """Refuse clips other than those that a run was trained and tested with, or with other labels.
 
     Raises
@@ -223,7 +223,7 @@ def check_clips(out: Path, sides: Split) -> None:
         there, now = (", ".join(side.get(differing[0], ("not there",))) for side in (known, here))
         raise ValueError(
             f"{out} holds a run of other clips: {len(differing)} differ, the first {'/'.join(differing[0])} ({there} "
-            f"there, {now} here). Choose another --out"
+            f"there, {now} here). {advice}"
         )
 
 
@@ -283,12 +283,12 @@ def _borrow(source: Path, out: Path, identity: dict[str, Any], sides: Split) -> 
     if not is_done(source / "teacher"):
         raise ValueError(f"--teacher {source}: holds no finished teacher")
     known = read_record(source)
-    wanted = {key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash", "labels")}
+    wanted = {key: identity[key] for key in ("corpus", "protocol", "fold", "split_hash")}
     wanted["settings"] = {key: identity["settings"][key] for key in TEACHER_SETTINGS}
     differing = differences(known, wanted)
     if differing:
         raise ValueError(f"--teacher {source} differs in {'; '.join(differing)}")
-    check_clips(source, sides)
+    check_clips(source, sides, "Choose another --teacher")
     (out / "teacher").mkdir(exist_ok=True)
     write_json(out / "teacher" / BORROWED, {"from": str(source), "recipe": known["recipe"], "commit": known["commit"]})
     for name in ("features.safetensors", "model.safetensors", "model.json"):  # the last one says that it is done

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vervet.config import Recipe, load_recipe, merge, read_yaml, recipe_name
-from vervet.corpora import OWN, Utterance, load_corpus
+from vervet.corpora import OWN, PUBLISHED, Utterance, load_corpus
 from vervet.corpora.check import clean
 from vervet.evaluation.protocols import split
 from vervet.evaluation.records import all_folds, key_of
@@ -108,9 +108,6 @@ def folds_of(text: str, recipe: Recipe, corpus: str, root: Path | None, protocol
         If the text is none of these, or names a fold twice.
     """
     if text == "all":
-        known = 1 if protocol == "all" else all_folds(corpus, protocol)
-        if known and root is None and "VERVET_CORPORA" not in os.environ:
-            return list(range(known))  # of corpora that are not here, such as to list what is to be run
         utterances = load_corpus(corpus, root)
         if corpus in OWN:  # a speaker of silent clips alone is no fold; the published ones have no such speaker
             utterances, _ = clean(utterances, recipe.silent, recipe.contradictory)
@@ -245,7 +242,7 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
         lender = out / _folder_name(experiment, experiment.teacher, seed) if experiment.teacher else None
         base = out / experiment.init if experiment.init not in ("", "default") else None
         whole = "-all-" in experiment.init  # a base of all clips has one fold only
-        for fold in folds_of(experiment.folds, recipe, experiment.corpus, None, experiment.protocol):
+        for fold in _folds(experiment, recipe):
             lends = lender or base
             needs = _fold_of(lends, 0 if whole else fold) if lends else None
             model = str(needs) if needs else experiment.init  # nothing, or the shipped model
@@ -253,6 +250,17 @@ def _jobs(experiment: Experiment, folder: Path, out: Path) -> list[Job]:
             what = (experiment.corpus, experiment.protocol, fold, place / f"fold-{fold}", settings)
             found.append(Job(file, recipe, *what, **lent, needs=needs))
     return found
+
+
+def _folds(experiment: Experiment, recipe: Recipe) -> list[int]:
+    """The folds of an experiment; of published corpora also where they are not at hand, such as to list what to run."""
+    corpus, protocol = experiment.corpus, experiment.protocol
+    published = all(name in PUBLISHED for name in corpus.split("+"))
+    if experiment.folds == "all" and published and "VERVET_CORPORA" not in os.environ:
+        known = 1 if protocol == "all" else all_folds(corpus, protocol)
+        if known:
+            return list(range(known))
+    return folds_of(experiment.folds, recipe, corpus, None, protocol)
 
 
 def _fold_of(runs: Path, fold: int) -> Path:
