@@ -177,8 +177,11 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
 def test_a_recipe_that_comes_with_the_package_goes_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "finetune").mkdir()  # a folder of that name is no recipe
-    recipe = load_recipe(Path("finetune"), ["--student.epochs=3"])
+    recipe = load_recipe(Path("finetune"), ["--student.head_l2=0", "--student.epochs=3"])
     assert (recipe.stages, recipe.student.epochs, recipe.student.alpha) == (("student", "functionals"), 3, 0.0)
+    with pytest.raises(ValueError, match=r"--student\.epochs=3: changes nothing while the heads alone are fitted"):
+        load_recipe(Path("finetune"), ["--student.epochs=3"])
+    assert load_recipe(Path("finetune"), ["--student.label_smoothing=0"]).student.label_smoothing == 0
     with pytest.raises(FileNotFoundError):
         load_recipe(Path("fintune"))
 

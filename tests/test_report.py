@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import pytest
 from measured import LABELS, leaky, record
 
 from vervet.cli import main
 from vervet.evaluation.ablation import ablations
 from vervet.evaluation.figures import ablation_figure
-from vervet.evaluation.records import add, validate
+from vervet.evaluation.records import add, load, validate
 from vervet.evaluation.report import _bars, _enrolled_lines, markdown, write
 from vervet.evaluation.run import scored_answers, summary
 
@@ -225,7 +227,7 @@ def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own(tmp_pat
     assert "| 85.0 ± 0.0 [50.0, 90.0] | 90.0 ± 0.0 [50.0, 90.0] | 95.0 ± 0.0 [50.0, 90.0] |" in row
     assert "Enrolled" not in markdown([record(fold="all", folds=[0, 1])])
     (line,) = _enrolled_lines(seeds)
-    assert (line["panel"], line["name"]) == ("EmoDB, trained on its other speakers", "paper")
+    assert (line["panel"], line["name"]) == ("EmoDB, trained on other speakers", "paper")
     (line,) = _enrolled_lines([one | {"recipe": "paper --validate=true from savee"} for one in seeds])
     assert line["name"] == "paper\nfrom savee"
     for changed in ("paper --student.epochs=2", "paper --student.power=1 --validate=true from savee"):
@@ -238,3 +240,9 @@ def test_what_it_is_worth_to_know_a_speaker_stands_in_a_table_of_its_own(tmp_pat
     assert (tmp_path / "enrolled.png").stat().st_size > 10_000
     with pytest.raises(ValueError, match="enrolled must be an object with scores for each number of clips"):
         validate(record(enrolled={"some": told["1"]}))
+
+
+def test_the_page_of_results_is_what_the_records_say():
+    results = Path(__file__).parents[1] / "results"
+    notes = (results / "notes.md").read_text(encoding="utf-8")
+    assert (results / "README.md").read_text(encoding="utf-8") == markdown(load(results / "results.json"), notes)

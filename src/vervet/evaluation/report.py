@@ -341,7 +341,7 @@ def _enrolled_lines(records: Sequence[Record]) -> list[dict[str | int, Any]]:
             continue
         name = "\n".join([recipe, *(f"from {one}" for one in start), *([first["protocol"]] if elsewhere else [])])
         line: dict[str | int, Any] = {"name": name, "dashed": "+" not in first["network"]}
-        line["panel"] = f"{corpus}, trained on {'another corpus' if elsewhere else 'its other speakers'}"
+        line["panel"] = f"{corpus}, trained on {'another corpus' if elsewhere else 'other speakers'}"
         for count in ("0", *_enrolled_counts(groups)):
             sides = members if count == "0" else [one["enrolled"][count] for one in members]
             line[int(count)] = mean_spread([one["uar"] for one in sides])[0], _mean_interval(sides)
