@@ -227,7 +227,9 @@ def facts_of(sounds: Sequence[Path | Part]) -> list[AudioFacts]:
     """Read each file, or part of one, once, several at a time, with a progress bar on a terminal."""
     with ThreadPoolExecutor(cores()) as pool:
         # Decoding leaves the interpreter free, so threads are enough. `disable=None`: no bar where no terminal is.
-        return list(tqdm(pool.map(audio_facts, sounds), total=len(sounds), desc="reading", unit="clip", disable=None))
+        return list(
+            tqdm(pool.map(audio_facts, sounds), total=len(sounds), desc="reading", unit="clip", disable=None, delay=1)
+        )
 
 
 def audio_facts(sound: Path | Part) -> AudioFacts:
@@ -246,13 +248,13 @@ def audio_facts(sound: Path | Part) -> AudioFacts:
     """
     path = Path(name_of(sound))
     try:
-        if path.stat().st_size == 0:
+        stamp = path.stat()
+        if stamp.st_size == 0:
             return AudioFacts(problem="empty", message="the file has no bytes; copy it again")
         with path.open("rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 advice = "fetch the audio with `git lfs pull`, or from the publisher"
                 return AudioFacts(problem="lfs-pointer", message=f"a Git LFS pointer, no audio; {advice}")
-        stamp = path.stat()
         return _measured(part_of(sound), stamp.st_mtime_ns, stamp.st_size)
     except NoSuchPart as error:
         return AudioFacts(problem="part", message=str(error).removeprefix(f"{path}: "))

@@ -330,6 +330,12 @@ def heard_by(card: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(text[start : start + FINGERPRINT] for start in range(0, len(text), FINGERPRINT))
 
 
+def count_heard(card: Mapping[str, Any], utterances: Sequence[Utterance]) -> int:
+    """How many utterances are among the recordings of `heard_by`."""
+    heard = heard_by(card)
+    return sum(one in heard for one in fingerprints(utterances)) if heard else 0
+
+
 def _duplicates(left: Sequence[Item], right: Sequence[Item], contents: set[str]) -> tuple[tuple[str, ...], ...]:
     """Group the files that share samples across two sides, where they are more than one clip."""
     groups: dict[str, set[Item]] = {}

@@ -43,13 +43,16 @@ def evaluate(folders: Sequence[Path]) -> list[dict[str, Any]]:
         If a folder holds no run, the run is not finished, one fold is given twice, or folds are of different clips.
     """
     experiments: dict[tuple, list[Tested]] = {}
-    first: dict[tuple, Path] = {}
+    first: dict[tuple, tuple[Path, Any]] = {}
     for folder in folders:
-        for tested in read_tested(folder):
+        networks = read_tested(folder)
+        known = _known_clips(folder, networks[0]) if networks else None
+        for tested in networks:
             key = tuple(tested.record[name] for name in ("corpus", "protocol", "network", "recipe", "seed"))
             experiments.setdefault(key, []).append(tested)
-            if _known_clips(folder, tested) != _known_clips(first.setdefault(key, folder), experiments[key][0]):
-                raise ValueError(f"{folder} and {first[key]} are not of the same clips; score them one by one")
+            other, wanted = first.setdefault(key, (folder, known))
+            if known != wanted:
+                raise ValueError(f"{folder} and {other} are not of the same clips; score them one by one")
     records = [tested.record for runs in experiments.values() for tested in runs]
     return records + [pool(runs) for runs in experiments.values() if len(runs) > 1]
 

@@ -103,9 +103,8 @@ def finetune(
     recipe = start_from(load_recipe(RECIPE, settings), base)
     check_enrolment(recipe)
     sides = _sides(utterances, protocol, recipe)
-    for side in sides:
-        check_unheard(base, utterances, side)
     for side in (*sides, *([] if protocol == "table" else [sides_of(utterances, "all", 0, recipe)])):
+        check_unheard(base, utterances, side)
         check_stages(recipe, side, ())
     _open(out, _identity(corpus, recipe, base, sides))
     root = data if data.is_dir() else data.parent

@@ -13,7 +13,7 @@ from torch import nn
 
 from vervet.config import NETWORKS, FrontEnd, Recipe, Vit, merge
 from vervet.corpora import OWN, Utterance
-from vervet.evaluation.leakage import fingerprints, heard_by
+from vervet.evaluation.leakage import count_heard
 from vervet.evaluation.protocols import Split
 from vervet.models.checkpoint import enrols, load_network
 from vervet.models.exported import read_exported
@@ -159,8 +159,7 @@ def check_unheard(base: Base, utterances: Sequence[Utterance], sides: Split) -> 
             "start from a model of the same split, or of other corpora"
         )
     tested = [sample.utterance for sample in sides.test]
-    known = heard_by(base.card)
-    if tested and known and (count := sum(one in known for one in fingerprints(tested))):
+    if count := count_heard(base.card, tested):
         raise ValueError(
             f"{base.name} was trained on {count} of the {len(tested)} clips that are to be tested, so it knows them: "
             "start from what it started from, with all your clips, or mark others as test"

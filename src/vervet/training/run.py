@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -20,10 +20,9 @@ import yaml
 from accelerate import Accelerator
 
 import vervet
-from vervet.audio import opened
 from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge
 from vervet.corpora import OWN, Utterance, corpus_root, load_corpus
-from vervet.corpora.check import clean
+from vervet.corpora.check import audio_facts_of, clean
 from vervet.emotions import EMOTIONS, in_order
 from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.enrolled import COUNTS
@@ -133,8 +132,8 @@ def train(
     card = identity | {"vervet_version": vervet.__version__, "commit": commit(), "front_end": asdict(recipe.front_end)}
     heard = base.card["corpora"] if base else ()  # whose terms hold for what comes of it too
     card["corpora"] = sorted({*heard, *(utterance.corpus for utterance in utterances)})
-    own = [sample.utterance for sample in (*sides.train, *sides.validation) if sample.utterance.corpus in OWN]
-    if prints := {*fingerprints(list(dict.fromkeys(own))), *(heard_by(base.card) if base else ())}:
+    own = {sample.utterance for sample in (*sides.train, *sides.validation) if sample.utterance.corpus in OWN}
+    if prints := {*fingerprints([*own]), *(heard_by(base.card) if base else ())}:
         card["heard"] = remembered(prints)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out) if accelerator.is_main_process else nullcontext():
@@ -180,10 +179,7 @@ def sides_of(utterances: Sequence[Utterance], protocol: str, fold: int, recipe: 
 
 def cut(utterances: Sequence[Utterance], duration_s: float) -> list[str]:
     """Say what of the clips is not heard, if anything."""
-    long = 0
-    for utterance in utterances:
-        with opened(utterance.sound) as recording:
-            long += recording.frames > duration_s * recording.sampling_rate
+    long = sum(facts.duration_s > duration_s for facts in audio_facts_of(utterances))
     told = f"{long} of {len(utterances)} clips are longer than {duration_s:g} s, and only so much of them is heard"
     return [f"{told}: the beginning. Rows of a table may name other parts, with start and end."] if long else []
 
@@ -348,12 +344,11 @@ def _tested_names(workshop: Workshop) -> dict[Sample, str]:
     return dict(zip(workshop.split.test, names, strict=True))
 
 
-def _test(workshop: Workshop, stage: str) -> None:
+def _test(workshop: Workshop, stage: str, names: Mapping[Sample, str]) -> None:
     """Read the test side once, with the finished network of a stage."""
     samples = workshop.split.test
     temperature = read_json(workshop.folder / stage / "model.json").get("temperature", 1.0)
     probabilities = softmax(_logits(workshop, stage, samples)[0] / temperature)
-    names = _tested_names(workshop)
     rows = [
         {"file": names[sample]} | _prediction(sample, workshop.labels, row)
         for sample, row in zip(samples, probabilities.tolist(), strict=True)
@@ -361,14 +356,13 @@ def _test(workshop: Workshop, stage: str) -> None:
     write_table(workshop.folder / stage / "predictions.csv", rows)
 
 
-def _test_enrolled(workshop: Workshop, stage: str) -> None:
+def _test_enrolled(workshop: Workshop, stage: str, names: Mapping[Sample, str]) -> None:
     """Read the test side again, each clip known with 1, 3, 10 and 30 others of its speaker: `enrolled.csv`."""
     samples = [sample for sample in workshop.split.test if sample.version == "original" and sample.utterance.speaker]
     if not samples:  # nobody says who speaks, so there are no others of the same speaker
         return
     found = _logits(workshop, stage, samples, COUNTS)
     answers = {count: logits.argmax(1) for count, logits in zip(COUNTS, found, strict=True)}
-    names = _tested_names(workshop)
     rows = [
         {"file": names[sample], "speaker": sample.utterance.speaker, "emotion": sample.utterance.emotion}
         | {str(count): workshop.labels[answers[count][row]] for count in COUNTS}
@@ -392,13 +386,14 @@ def _finish(workshop: Workshop) -> None:
     """Calibrate and test what was trained; the network of the last stage is the run's."""
     out = workshop.folder
     done = [stage for stage in STAGES if is_done(out / stage)]
+    names = _tested_names(workshop)
     for stage in done:
         if not (out / stage / BORROWED).exists():
             _calibrate(workshop, stage)
             if workshop.split.test and not (out / stage / "predictions.csv").exists():
                 if getattr(workshop.recipe, "student" if stage == "functionals" else stage).enrol:
-                    _test_enrolled(workshop, stage)
-                _test(workshop, stage)
+                    _test_enrolled(workshop, stage, names)
+                _test(workshop, stage, names)
     weights = (out / done[-1] / "model.safetensors").read_bytes()
     if (out / "model.safetensors").exists() and (out / "model.safetensors").read_bytes() != weights:
         (out / "model.onnx").unlink(missing_ok=True)  # of the stage before
