@@ -66,7 +66,7 @@ def test_unknown_missing_and_failing_contenders_are_named(monkeypatch, tmp_path,
     monkeypatch.setitem(CONTENDERS, "egemaps-svm", Contender("SVM", CONTENDERS["vervet"].prepare, ("no_such_package",)))
     with pytest.raises(ValueError, match=r"egemaps-svm needs no_such_package: pip install 'vervet\[bench\]'"):
         run.bench(EXAMPLES, names=("egemaps-svm",))
-    with pytest.raises(ValueError, match=r"vervet-pytorch needs a model in float32$"):
+    with pytest.raises(ValueError, match=r"vervet-pytorch needs a model in float32 or float16$"):
         run.bench(EXAMPLES, "telephone", names=("vervet-pytorch",))
     for rounds, threads in ((0, (1,)), (1, (0,)), (1, ())):
         with pytest.raises(ValueError, match="give at least 1 of each"):

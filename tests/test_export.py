@@ -111,7 +111,7 @@ def test_the_predictor_gives_no_more_than_is_needed(exported, monkeypatch):
 
 def test_int8_answers_nearly_the_same_from_a_third_of_the_file(exported):
     folder, path = exported
-    small = export(folder, folder / "int8.onnx", int8=True)
+    small = export(folder, folder / "int8.onnx", "int8")
     assert small.stat().st_size < 0.45 * path.stat().st_size
     names = [tensor.name for tensor in onnx.load(small).graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     blocks = NETWORKS[folder.name.rstrip("0")].depth
@@ -122,6 +122,28 @@ def test_int8_answers_nearly_the_same_from_a_third_of_the_file(exported):
     assert 0 < np.abs(whole[0] - eighth[0]).max() < 0.1 * np.abs(whole[0]).max() + 0.05
     assert vervet.load(small).card["precision"] == "int8"
     assert vervet.load(path).card["precision"] == "float32"
+
+
+def test_float16_answers_the_same_from_little_more_than_half_of_the_file(exported):
+    folder, path = exported
+    small = export(folder, folder / "float16.onnx", "float16")
+    assert small.stat().st_size < 0.62 * path.stat().st_size
+    inputs = waveforms(4)
+    whole, half = (onnxruntime.InferenceSession(str(file)).run(None, {"waveform": inputs}) for file in (path, small))
+    np.testing.assert_array_equal(whole[3], half[3])  # the image stays as it was
+    assert 0 < np.abs(whole[0] - half[0]).max() < 0.003
+    assert vervet.load(small).card["precision"] == "float16"
+
+
+def test_weights_beyond_float16_are_refused(tmp_path):
+    torch.manual_seed(0)
+    network = VisionTransformer(replace(NETWORKS["student"], depth=1), 3)
+    with torch.no_grad():
+        network.head.weight[0, 0] = 70_000
+    save_network(tmp_path, network, CARD)
+    with pytest.raises(ValueError, match=r"go beyond 65504, which float16 cannot hold"):
+        export(tmp_path, tmp_path / "model.onnx", "float16")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_nothing_that_is_constant_is_left_to_be_computed(exported):

@@ -84,11 +84,22 @@ def test_the_shipped_model_can_be_trained_further(tmp_path):
     assert name.endswith("default.onnx")
 
 
+def test_weights_of_16_bits_come_back_as_the_file_holds_them(exported, tmp_path):
+    network, folder, path = exported
+    half = export(folder, tmp_path / "half.onnx", "float16")
+    assert half.stat().st_size < path.stat().st_size
+    again, card = load_network(half)
+    assert card["precision"] == "float16"
+    for name, parameter in network.named_parameters():
+        rounded = parameter.half().float() if parameter.ndim > 1 else parameter
+        assert torch.equal(again.state_dict()[name], rounded), name
+
+
 def test_rounded_weights_are_refused(exported, tmp_path):
     _, folder, _ = exported
-    path = export(folder, tmp_path / "model.onnx", int8=True)
+    path = export(folder, tmp_path / "model.onnx", "int8")
     with pytest.raises(
-        ValueError, match=r"model\.onnx: its weights are rounded to 8 bits; train from the float32 model"
+        ValueError, match=r"model\.onnx: its weights are rounded to 8 bits; start from the model in float32"
     ):
         load_network(path)
 

@@ -242,7 +242,8 @@ def test_weights_that_may_not_be_published_are_not(run, tmp_path, capsys):
 
 
 def test_words_that_do_not_go_together(run, tmp_path):
-    assert main(["export", str(run), "--hub", str(tmp_path / "out"), "--int8"]) == 1
+    for weights in ("--int8", "--float16"):
+        assert main(["export", str(run), "--hub", str(tmp_path / "out"), weights]) == 1
     assert main(["export", str(run), "--out", str(tmp_path / "m.onnx"), "--licence", "mit"]) == 1
     assert main(["export", str(tmp_path), "--hub", str(tmp_path / "out")]) == 1
     assert list(tmp_path.iterdir()) == []

@@ -277,7 +277,9 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--out", type=Path, metavar="FILE.onnx")
     form.add_argument("--hub", type=Path, metavar="FOLDER", help="for the Hugging Face Hub, with a card (extra 'hub')")
     sub.add_argument("--licence", default=None, metavar="ID", help="with --hub: of the weights; default: apache-2.0")
-    sub.add_argument("--int8", action="store_true", help="8-bit weights: two fifths of the file, a little faster")
+    weights = sub.add_mutually_exclusive_group()
+    weights.add_argument("--float16", action="store_true", help="16-bit weights: little more than half of the file")
+    weights.add_argument("--int8", action="store_true", help="8-bit weights: two fifths of the file, a little faster")
 
     sub = command("inside", _inside, "pictures of attention, positions, stem and the whole method in trained networks")
     sub.add_argument("networks", type=Path, nargs="+", metavar="RUN", help="run folders, or stages such as RUN/teacher")
@@ -530,13 +532,13 @@ def _export(args: argparse.Namespace) -> int:
     if args.hub:
         from vervet.publish import publish
 
-        if args.int8:
-            raise ValueError("--int8 goes with --out: the card's scores are those of the whole weights")
+        if args.int8 or args.float16:
+            raise ValueError("--float16 and --int8 go with --out: the card's scores are those of the whole weights")
         print(publish(args.run_folder, args.hub, args.licence))
         return 0
     if args.licence:
         raise ValueError("--licence goes with --hub")
-    print(export(args.run_folder, args.out, args.int8))
+    print(export(args.run_folder, args.out, "int8" if args.int8 else "float16" if args.float16 else "float32"))
     return 0
 
 

@@ -28,7 +28,7 @@ class Contender:
     title: str
     prepare: Callable[[int, Path], Recognise]  # threads, and the file named by `model`
     needs: tuple[str, ...] = ()  # packages beyond the base install
-    model: str = ""  # of the files that the bench makes: float32, int8, front_end
+    model: str = ""  # of the files that the bench works with: given, int8, front_end
     batch: int = 16  # windows at a time where throughput is measured; 0 where it is not
     part: bool = False  # of our own way: no contender, but shows where the time goes
 
@@ -168,14 +168,14 @@ def _limit(threads: int, model: Path) -> Recognise:
 
 
 CONTENDERS = {
-    "vervet": Contender("vervet", _predictor, model="float32"),
+    "vervet": Contender("vervet", _predictor, model="given"),
     "vervet-int8": Contender("vervet, int8", _predictor, ("onnx", "onnxscript", "torch"), "int8"),
-    "vervet-file": Contender("vervet, from file", _predictor_on_files, model="float32", batch=0),
-    "vervet-pytorch": Contender("vervet in PyTorch", _pytorch, ("onnx", "torch"), "float32"),
+    "vervet-file": Contender("vervet, from file", _predictor_on_files, model="given", batch=0),
+    "vervet-pytorch": Contender("vervet in PyTorch", _pytorch, ("onnx", "torch"), "given"),
     "librosa-pytorch": Contender("librosa + paper's student", _librosa_pytorch, ("librosa", "torch")),
     "wav2vec2": Contender("wav2vec2-base + head", _wav2vec2, ("transformers", "torch"), batch=4),
     "egemaps-svm": Contender("openSMILE eGeMAPS + SVM", _egemaps_svm, ("opensmile", "sklearn")),
-    "stream": Contender("vervet, live, per second", _stream, model="float32", batch=0, part=True),
+    "stream": Contender("vervet, live, per second", _stream, model="given", batch=0, part=True),
     "front-end": Contender("front end", _front_end, ("onnx",), "front_end", 0, part=True),
     "limit": Contender("matrix product", _limit, ("onnx",), batch=0, part=True),
 }

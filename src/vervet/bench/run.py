@@ -26,7 +26,7 @@ from vervet.machine import processor
 from vervet.predict import find_model, open_model
 
 Row = dict[str, Any]
-FLOAT32 = "a model in float32"
+FLOAT32 = "a model in float32 or float16"
 PAUSE_S = 0.02  # between two turns, so that threads of the one before have gone to sleep
 
 
@@ -110,20 +110,21 @@ def _windows(clips: Path, folder: Path) -> list[Path]:
 
 def _models(model: str | None, wanted: set[str], folder: Path) -> dict[str, Path]:
     """Write the model and what is made of it: its front end alone, and its network in 8 bits."""
-    found = {"float32": folder / "float32.onnx"}
-    found["float32"].write_bytes(find_model(model)[1])
+    found = {"given": folder / "given.onnx"}
+    found["given"].write_bytes(find_model(model)[1])
     if "front_end" in wanted:
         from onnx.utils import extract_model
 
         found["front_end"] = folder / "front_end.onnx"
-        extract_model(found["float32"], found["front_end"], ["waveform"], ["log_mel"])
+        extract_model(found["given"], found["front_end"], ["waveform"], ["log_mel"])
     if "int8" in wanted:
         import onnx
 
         from vervet.export import quantised
+        from vervet.models.exported import in_float32
 
         found["int8"] = folder / "int8.onnx"
-        onnx.save(quantised(onnx.load(found["float32"])), found["int8"])
+        onnx.save(quantised(in_float32(onnx.load(found["given"]))), found["int8"])
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -45,7 +46,7 @@ def origin(network: VisionTransformer, front_end: FrontEnd, proto: onnx.ModelPro
 
 
 def read_exported(content: bytes, name: str) -> tuple[VisionTransformer, dict[str, Any]]:
-    """Rebuild the network of an exported model, every weight as it was.
+    """Rebuild the network of an exported model, with every weight that the file holds.
 
     Parameters
     ----------
@@ -65,13 +66,13 @@ def read_exported(content: bytes, name: str) -> tuple[VisionTransformer, dict[st
         If it is not a Vervet model, its weights are rounded to 8 bits, or it does not say where they are.
     """
     try:
-        proto = onnx.load_from_string(content)
+        proto = in_float32(onnx.load_from_string(content))
         metadata = {entry.key: entry.value for entry in proto.metadata_props}
         card = json.loads(metadata["vervet"])
     except Exception as error:  # of protobuf, with no common base
         raise ValueError(f"{name}: not a Vervet model ({error})") from error
     if card.get("precision") == "int8":
-        raise ValueError(f"{name}: its weights are rounded to 8 bits; train from the float32 model that it was made of")
+        raise ValueError(f"{name}: its weights are rounded to 8 bits; start from the model in float32 or float16")
     if KEY not in metadata:
         raise ValueError(f"{name}: does not say where its weights are; export it again, or give its run folder instead")
     told, tensors = json.loads(metadata[KEY]), _initialisers(proto)
@@ -86,6 +87,31 @@ def read_exported(content: bytes, name: str) -> tuple[VisionTransformer, dict[st
         raise ValueError(f"{name}: its weights do not fit the networks of this version; it is of {made}") from error
     network.load_state_dict(state)
     return network.eval(), card | {"vit": told["vit"], "front_end": told["front_end"]}
+
+
+def places(told: dict[str, Any] | None, parameters: Iterable[str]) -> list[str]:
+    """Name the initialisers of some parameters, of what `origin` says.
+
+    Raises
+    ------
+    ValueError
+        If it says nothing.
+    """
+    if told is None:
+        raise ValueError("the weights of this network are not in its ONNX graph as they were trained: export float32")
+    return sorted({name for parameter in parameters for name in told["weights"][parameter].get("of", ())})
+
+
+def in_float32(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Make constants of 16 bits, as `vervet.export.halve` leaves them, constants of float32 again."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in [node for node in proto.graph.node if node.op_type == "Cast"]:
+        half = tensors.get(node.input[0])
+        if half is not None and half.data_type == onnx.TensorProto.FLOAT16:
+            array = numpy_helper.to_array(half).astype(np.float32)
+            half.CopyFrom(numpy_helper.from_array(array, node.output[0]))
+            proto.graph.node.remove(node)
+    return proto
 
 
 def _initialisers(proto: onnx.ModelProto) -> dict[str, NDArray]:
