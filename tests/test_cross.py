@@ -120,6 +120,23 @@ def test_only_what_both_know_is_asked(tmp_path, finished, corpus, capsys):
     assert not (tmp_path / "hub").exists()
 
 
+def test_a_copy_of_a_corpus_is_known_by_its_names(tmp_path, capsys):
+    """EmoDB as a folder of folders, at another rate and format: 15 and 16 are the speakers that trained nothing."""
+    for seed, name in enumerate(("15a02Wb", "16a02Lb", "03a01Fa", "08a01Na")):
+        emotion = {"W": "anger", "L": "boredom", "F": "happiness", "N": "neutral"}[name[5]]
+        (tmp_path / "mine" / emotion).mkdir(parents=True)
+        waveform = np.random.default_rng(seed).normal(0, 0.1, 8_000)
+        soundfile.write(tmp_path / "mine" / emotion / f"{name}.flac", waveform, 8_000)
+    assert main(["evaluate", "default", "--on", str(tmp_path / "mine"), "--format", "json"]) == 0
+    told = capsys.readouterr()
+    assert "was trained on 2 of these 4 clips, or on other clips of their speakers: what it scores is LEAKY" in told.err
+    assert json.loads(told.out)[0]["leaky"]
+    for emotion in ("happiness", "neutral"):
+        shutil.rmtree(tmp_path / "mine" / emotion)
+    assert main(["evaluate", "default", "--on", str(tmp_path / "mine"), "--format", "json"]) == 0
+    assert not json.loads(capsys.readouterr().out)[0]["leaky"]
+
+
 def test_a_fold_is_filed_as_such_and_what_was_heard_is_refused(tmp_path, finished, corpus, capsys):
     run = finished(tmp_path / "run", "speaker")
     assert main(["evaluate", str(run), "--on", "emodb", "--root", str(corpus)]) == 0

@@ -6,7 +6,8 @@ import soundfile
 
 from vervet import cli
 from vervet.audio import Part
-from vervet.evaluation.leakage import audit, heard_shares, read_split
+from vervet.corpora import Utterance
+from vervet.evaluation.leakage import audit, count_heard, heard_shares, read_split, voices_of
 
 
 def row(file: str, split: str, **columns: str) -> dict[str, str]:
@@ -237,3 +238,14 @@ def test_parts_of_a_file_are_clips_of_their_own(tmp_path):
     (tmp_path / "split.csv").write_text("file,split,start\na.wav,train,late\na.wav,test,\n")
     with pytest.raises(ValueError, match=r"split\.csv, line 2: 'late' is not a time"):
         read_split(tmp_path / "split.csv")
+
+
+def test_clips_of_a_corpus_are_known_by_name_and_speaker(tmp_path):
+    names = ["1001_DFA_ANG_XX.ogg", "1055_DFA_ANG_XX.mp3", "DC/a01.wav", "JK_a01.wav", "1001_DFA_ANG.wav", "a01.wav"]
+    own = [Utterance(tmp_path / name, "anger", "table") for name in names]
+    card = {"corpora": ["cremad", "savee", "table"], "voices": {"cremad": ["1001"], "savee": ["DC"]}}
+    assert [count_heard(card, [one]) for one in own] == [1, 0, 1, 0, 0, 0]
+    assert count_heard(card, [Utterance(tmp_path / names[0], "anger", "cremad")]) == 0  # whose split tells
+    older = {"corpora": ["emodb", "savee"]}
+    assert {corpus: len(speakers) for corpus, speakers in voices_of(older).items()} == {"emodb": 10, "savee": 4}
+    assert count_heard(older, own) == 2

@@ -47,6 +47,7 @@ OPTIONAL_KEYS = (
     "uncertain_below",
     "base",  # of fine-tuned ones: what they were before, and what to expect of them
     "estimate",
+    "voices",  # that trained it, of published corpora: see vervet.evaluation.leakage.voices_of
     "heard",  # of recordings of a user's own: see vervet.evaluation.leakage.heard_by
 )
 

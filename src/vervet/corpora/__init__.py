@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,9 @@ class Release:
 
     title: str
     classes: Mapping[str, int]  # clips by emotion
-    speakers: Mapping[str, int]  # clips by speaker
     sampling_rate: int  # Hz
     duration_s: tuple[float, float]  # of the shortest and of the longest clip
-    stems: frozenset[str]  # the name of every clip
+    stems: Mapping[str, str]  # the name of every clip -> its speaker
     silent: frozenset[str] = frozenset()  # clips known to be digital silence
     contradictory: tuple[frozenset[str], ...] = ()  # clips known to share audio, not emotion
     blocks: tuple[tuple[str, ...], ...] = ()  # speakers that are tested together; each alone where there are none
@@ -89,6 +89,11 @@ class Release:
     terms: str = ""  # on which it is given out: it is ...
     shared: bool = False  # whether these let clips, and weights that learnt from them, be passed on
     citation: str = ""  # Markdown
+
+    @property
+    def speakers(self) -> Mapping[str, int]:
+        """Clips by speaker."""
+        return Counter(self.stems.values())
 
 
 def load_corpus(name: str, root: Path | None = None) -> list[Utterance]:
@@ -194,7 +199,7 @@ def _place(utterance: Utterance) -> tuple[Path, float, str]:
 def release_of(name: str) -> Release:
     """Say what was published under the name of a corpus; nothing is known of a user's own."""
     if name not in PUBLISHED:
-        return Release(name, MappingProxyType({}), MappingProxyType({}), 0, (0.0, 0.0), frozenset())
+        return Release(name, MappingProxyType({}), 0, (0.0, 0.0), MappingProxyType({}))
     return importlib.import_module(f"vervet.corpora.{name}").RELEASE
 
 

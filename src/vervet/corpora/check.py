@@ -316,8 +316,10 @@ def _labelled(group: Sequence[Utterance], taken: Collection[str] = ()) -> str:
 def _incomplete(clips: Mapping[str, Utterance], release: Release) -> list[Fault]:
     if not release.stems:
         return []
-    missing = [Fault("missing", clip, "in the release, not on disk") for clip in sorted(release.stems - set(clips))]
-    extra = sorted(set(clips) - release.stems)
+    missing = [
+        Fault("missing", clip, "in the release, not on disk") for clip in sorted(release.stems.keys() - clips.keys())
+    ]
+    extra = sorted(clips.keys() - release.stems.keys())
     return missing + [Fault("extra", str(clips[clip]), "on disk, not in the release") for clip in extra]
 
 

@@ -40,10 +40,9 @@ def _published() -> Release:
     return Release(
         title="CREMA-D",
         classes=Counter(canonical(stem.split("_")[2]) for stem in stems),
-        speakers=Counter(stem.split("_")[0] for stem in stems),
         sampling_rate=16_000,
         duration_s=(1.26, 5.01),
-        stems=frozenset(stems),
+        stems={stem: stem.split("_")[0] for stem in stems},
         silent=frozenset({"1076_MTI_SAD_XX"}),
         contradictory=(
             frozenset({"1006_TIE_HAP_XX", "1006_TIE_NEU_XX"}),

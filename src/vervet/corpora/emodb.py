@@ -63,10 +63,9 @@ def _published() -> Release:
     return Release(
         title="EmoDB",
         classes=Counter(EMOTION_LETTERS[stem[5]] for stem in stems),
-        speakers=Counter(stem[:2] for stem in stems),
         sampling_rate=16_000,
         duration_s=(1.22, 8.98),
-        stems=frozenset(stems),
+        stems={stem: stem[:2] for stem in stems},
         language="de",
         speech="ten German sentences, acted by ten people in a studio",
         terms="in the public domain (CC0 1.0)",

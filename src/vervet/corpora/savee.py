@@ -27,15 +27,14 @@ CLIP = re.compile(rf"({'|'.join(SPEAKERS)})_(sa|su|[adfhn])(\d\d)")
 RELEASE = Release(
     title="SAVEE",
     classes={emotion: CLIPS[letter] * len(SPEAKERS) for letter, emotion in EMOTION_LETTERS.items()},
-    speakers=dict.fromkeys(SPEAKERS, sum(CLIPS.values())),
     sampling_rate=44_100,
     duration_s=(1.63, 7.14),
-    stems=frozenset(
-        f"{speaker}_{letter}{number:02}"
+    stems={
+        f"{speaker}_{letter}{number:02}": speaker
         for speaker in SPEAKERS
         for letter, count in CLIPS.items()
         for number in range(1, count + 1)
-    ),
+    },
     language="en",
     speech="British English sentences, acted by four men in a studio",
     terms="for research only",

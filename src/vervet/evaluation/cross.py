@@ -57,7 +57,8 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
         the share that is not, and how many of these are right; `wa_enrolled` by the number of other clips; and
         `answers`, how often each emotion was answered to clips of each. The record of a run also lies in its folder as
         `cross-CORPUS.json`, to be filed with it; that of recordings of your own has the split's hash in its name, and
-        is not filed. It is leaky if the model was trained on some of the clips, of which it remembers a user's own.
+        is not filed. It is leaky if the model was trained on some of the clips, as
+        `vervet.evaluation.leakage.count_heard` finds them.
 
     Raises
     ------
@@ -86,7 +87,8 @@ def cross(model: str | Path, on: str, root: Path | None = None) -> dict[str, Any
     left_out |= {"silent or contradictory": len(removed)} if removed else {}
     known = count_heard(card, clips)
     if known:
-        print(f"{model} was trained on {known} of these {len(clips)} clips: what it scores is LEAKY", file=sys.stderr)
+        told = f"{model} was trained on {known} of these {len(clips)} clips, or on other clips of their speakers"
+        print(f"{told}: what it scores is LEAKY", file=sys.stderr)
     seed = run["settings"]["seed"] if run else 0
     rows, said = _answers(predictor, clips, labels, seed)
     origin = run or card  # how it was trained

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vervet.audio import Part, name_of, part_of
-from vervet.corpora import Utterance
+from vervet.corpora import OWN, PUBLISHED, Utterance, release_of
 from vervet.corpora.check import audio_facts_of, facts_of
 from vervet.corpora.table import PART, SPLITS, known, located, read_rows
 from vervet.emotions import canonical
@@ -330,10 +330,32 @@ def heard_by(card: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(text[start : start + FINGERPRINT] for start in range(0, len(text), FINGERPRINT))
 
 
+def voices_of(card: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Which speakers of each published corpus trained a model, or its base; all, where an older card does not say."""
+    told = card.get("voices", {})
+    corpora = [corpus for corpus in card["corpora"] if corpus in PUBLISHED]
+    return {corpus: frozenset(told.get(corpus, release_of(corpus).speakers)) for corpus in corpora}
+
+
 def count_heard(card: Mapping[str, Any], utterances: Sequence[Utterance]) -> int:
-    """How many utterances are among the recordings of `heard_by`."""
-    heard = heard_by(card)
-    return sum(one in heard for one in fingerprints(utterances)) if heard else 0
+    """How many of a user's own utterances a model knows from training.
+
+    These are the recordings of `heard_by`, and clips that are called like those of a published corpus, by a speaker of
+    `voices_of`: a copy of EmoDB is still EmoDB where it is given as a table or a folder, resampled or not.
+    """
+    heard, voices = heard_by(card), voices_of(card)
+    sounds = fingerprints(utterances) if heard else [""] * len(utterances)
+    pairs = zip(utterances, sounds, strict=True)
+    return sum(sound in heard or _is_released(utterance, voices) for utterance, sound in pairs)
+
+
+def _is_released(utterance: Utterance, voices: Mapping[str, frozenset[str]]) -> bool:
+    """Whether it is called like a clip by one of these speakers; SAVEE has them in folders of their own."""
+    if utterance.corpus not in OWN:
+        return False
+    path = utterance.path
+    names = (path.stem, f"{path.parent.name}_{path.stem}")
+    return any(release_of(corpus).stems.get(name) in voices[corpus] for corpus in voices for name in names)
 
 
 def _duplicates(left: Sequence[Item], right: Sequence[Item], contents: set[str]) -> tuple[tuple[str, ...], ...]:

@@ -403,7 +403,7 @@ def summary(records: list[dict[str, Any]]) -> str:
     if last["corpus"] in OWN and heard:
         lines += ["", f"The model has heard {' and '.join(heard)}: clips and voices from there are not new to it"]
     if last["leaky"] and last["protocol"].startswith("from "):
-        lines += ["", "The model was trained on some of these clips: no score counts"]
+        lines += ["", "The model was trained on some of these clips, or on their speakers: no score counts"]
     if found := last.get("left_out"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in found.items())
         lines += ["", f"Clips left out, which the model has no emotion for or no answer can be right about: {kinds}"]

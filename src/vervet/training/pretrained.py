@@ -161,8 +161,9 @@ def check_unheard(base: Base, utterances: Sequence[Utterance], sides: Split) -> 
     tested = [sample.utterance for sample in sides.test]
     if count := count_heard(base.card, tested):
         raise ValueError(
-            f"{base.name} was trained on {count} of the {len(tested)} clips that are to be tested, so it knows them: "
-            "start from what it started from, with all your clips, or mark others as test"
+            f"{base.name} was trained on {count} of the {len(tested)} clips that are to be tested, or on other clips "
+            "of their speakers, so it knows them: start from a model that has not heard them, such as what it started "
+            "from, with all your clips; or mark others as test"
         )
 
 

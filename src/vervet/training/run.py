@@ -21,12 +21,12 @@ from accelerate import Accelerator
 
 import vervet
 from vervet.config import STAGES, Precision, Recipe, check_enrolment, merge
-from vervet.corpora import OWN, Utterance, corpus_root, load_corpus
+from vervet.corpora import OWN, PUBLISHED, Utterance, corpus_root, load_corpus
 from vervet.corpora.check import audio_facts_of, clean
 from vervet.emotions import EMOTIONS, in_order
 from vervet.evaluation.calibration import calibrate, softmax
 from vervet.evaluation.enrolled import COUNTS
-from vervet.evaluation.leakage import audit, fingerprints, heard_by, named, read_split, remembered
+from vervet.evaluation.leakage import audit, fingerprints, heard_by, named, read_split, remembered, voices_of
 from vervet.evaluation.protocols import Sample, Split, split
 from vervet.files import DRAFT, read_json, write_json, write_whole
 from vervet.machine import locked, processor
@@ -135,6 +135,7 @@ def train(
     own = {sample.utterance for sample in (*sides.train, *sides.validation) if sample.utterance.corpus in OWN}
     if prints := {*fingerprints([*own]), *(heard_by(base.card) if base else ())}:
         card["heard"] = remembered(prints)
+    card["voices"] = _voices(sides, base)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
@@ -175,6 +176,14 @@ def sides_of(utterances: Sequence[Utterance], protocol: str, fold: int, recipe: 
     """What a recipe trains on and tests: without a validation side where it wants none."""
     sides = split(utterances, protocol, fold, recipe.seed, recipe.augment.versions)
     return sides if recipe.validate else sides.without_validation(recipe.augment.versions)
+
+
+def _voices(sides: Split, base: Base | None) -> dict[str, list[str]]:
+    """Which speakers of published corpora train the network, or have trained its base."""
+    found = {corpus: set(speakers) for corpus, speakers in voices_of(base.card).items()} if base else {}
+    for utterance in {sample.utterance for sample in sides.train if sample.utterance.corpus in PUBLISHED}:
+        found.setdefault(utterance.corpus, set()).add(utterance.speaker)
+    return {corpus: sorted(speakers) for corpus, speakers in sorted(found.items())}
 
 
 def cut(utterances: Sequence[Utterance], duration_s: float) -> list[str]:
