@@ -131,6 +131,11 @@ def test_a_copy_of_a_corpus_is_known_by_its_names(tmp_path, capsys):
     told = capsys.readouterr()
     assert "was trained on 2 of these 4 clips, or on other clips of their speakers: what it scores is LEAKY" in told.err
     assert json.loads(told.out)[0]["leaky"]
+    (tmp_path / "mine.csv").write_text(
+        "file,emotion\nmine/anger/15a02Wb.flac,anger\nmine/happiness/03a01Fa.flac,happiness\n"
+    )
+    assert main(["predict", str(tmp_path / "mine.csv")]) == 0
+    assert "was trained on 1 of these recordings, or on other clips of their speakers" in capsys.readouterr().err
     for emotion in ("happiness", "neutral"):
         shutil.rmtree(tmp_path / "mine" / emotion)
     assert main(["evaluate", "default", "--on", str(tmp_path / "mine"), "--format", "json"]) == 0

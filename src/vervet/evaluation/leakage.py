@@ -346,15 +346,12 @@ def count_heard(card: Mapping[str, Any], utterances: Sequence[Utterance]) -> int
     heard, voices = heard_by(card), voices_of(card)
     sounds = fingerprints(utterances) if heard else [""] * len(utterances)
     pairs = zip(utterances, sounds, strict=True)
-    return sum(sound in heard or _is_released(utterance, voices) for utterance, sound in pairs)
+    return sum(sound in heard or (clip.corpus in OWN and is_released(clip.path, voices)) for clip, sound in pairs)
 
 
-def _is_released(utterance: Utterance, voices: Mapping[str, frozenset[str]]) -> bool:
-    """Whether it is called like a clip by one of these speakers; SAVEE has them in folders of their own."""
-    if utterance.corpus not in OWN:
-        return False
-    path = utterance.path
-    names = (path.stem, f"{path.parent.name}_{path.stem}")
+def is_released(path: Path, voices: Mapping[str, frozenset[str]]) -> bool:
+    """Whether a file is called like a clip by one of these speakers, as of `voices_of`."""
+    names = (path.stem, f"{path.parent.name}_{path.stem}")  # SAVEE may have its speakers in folders of their own
     return any(release_of(corpus).stems.get(name) in voices[corpus] for corpus in voices for name in names)
 
 
