@@ -73,15 +73,16 @@ def test_batch_norms_come_back_folded_into_the_convolutions(tmp_path):
         torch.testing.assert_close(again(images)[0], network.eval()(images)[0], rtol=1e-4, atol=1e-4)
 
 
-def test_the_shipped_model_can_be_trained_further(tmp_path):
-    name, content = find_model()
-    (tmp_path / "default.onnx").write_bytes(content)
-    network, card = load_network(tmp_path / "default.onnx")
+@pytest.mark.parametrize("model", ["default", "telephone"])
+def test_the_shipped_models_can_be_trained_further(tmp_path, model):
+    name, content = find_model(model)
+    (tmp_path / "copy.onnx").write_bytes(content)
+    network, card = load_network(tmp_path / "copy.onnx")
     assert replace(network.config, dropout=0.0) == NETWORKS["vervet"]
     assert {key: card[key] for key in ("labels", "temperature")} == {
-        key: load().card[key] for key in ("labels", "temperature")
+        key: load(model).card[key] for key in ("labels", "temperature")
     }
-    assert name.endswith("default.onnx")
+    assert name.endswith(f"{model}.onnx")
 
 
 def test_weights_of_16_bits_come_back_as_the_file_holds_them(exported, tmp_path):
