@@ -43,7 +43,7 @@ from vervet.training.fit import (
     predict,
     usable,
 )
-from vervet.training.linear import fit_linear
+from vervet.training.linear import choose_l2, fit_linear, left_out_together
 from vervet.training.pool import Images, make_pool
 from vervet.training.run import check_speakers, commit, sides_of
 from vervet.training.stages import check_stages
@@ -499,6 +499,28 @@ def test_a_linear_layer_is_fitted_as_if_clips_stood_there_as_often_as_their_shar
     loss = fit_linear(one, inputs, emotions, 0.1, True, 0.1, shares)
     assert fit_linear(other, inputs[repeated], emotions[repeated], 0.1, True, 0.1) == pytest.approx(loss, abs=1e-5)
     torch.testing.assert_close(one.weight, other.weight, atol=1e-3, rtol=0)
+
+
+def test_the_penalty_is_chosen_by_clips_left_out():
+    """A layer that knows the answer is best kept where labels are noise, and best changed where they are another's."""
+    torch.manual_seed(0)
+    inputs, l2s = torch.randn(60, 20), (0.001, 0.1, 100.0)
+    speakers = [f"s{clip % 6}" for clip in range(60)]
+    layer = torch.nn.Linear(20, 3)
+    with torch.no_grad():
+        noise = (layer(inputs) + 3 * torch.randn(60, 3)).argmax(1)
+        torch.nn.init.zeros_(other := torch.nn.Linear(20, 3).weight)
+        other[:, :3] = 3 * torch.eye(3)
+        clear = (inputs @ other.T).argmax(1)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    groups = left_out_together(speakers)
+    assert groups == speakers
+    assert choose_l2(layer, inputs, noise, l2s, groups, True) == 100.0
+    assert choose_l2(layer, inputs, clear, l2s, groups, True, 0.0, torch.ones(60), torch.zeros(60).long()) < 1
+    assert choose_l2(layer, inputs, clear, (5.0,), groups, False) == 5.0
+    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    for unknown in (["", *speakers[1:]], ["ann"] * 60):
+        assert len(set(left_out_together(unknown))) == 5
 
 
 @pytest.mark.parametrize(

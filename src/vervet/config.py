@@ -198,6 +198,8 @@ class Stage:
     corpus_power: float = 1.0  # of several corpora each is drawn by its size to this power: below 1, small ones repeat
     # above 0, and from a base: the head alone is fitted; half of it times the squared change of its weights is added
     head_l2: float = 0.0
+    # then the penalties of both heads are multiplied by one of these: with which clips left out are answered best
+    l2_factors: tuple[float, ...] = (1.0,)
     average: float = 0.0  # decay, per batch, of the running mean of the weights that is validated and kept; 0: none
 
     def __post_init__(self) -> None:
@@ -210,6 +212,7 @@ class Stage:
             self.enrol == 0 or (self.enrol > 1 and self.batch_size % self.enrol == 0),
             "enrol is 0, or 2 or more and a divisor of batch_size",
         )
+        _require(len(self.l2_factors) > 0 and min(self.l2_factors) > 0, "l2_factors are one or more, above 0")
         _require(0 <= self.corpus_power <= 1, "corpus_power must be in [0, 1]")
         _require(0 <= self.label_smoothing < 1 and 0 <= self.average < 1, "label_smoothing and average are below 1")
 
@@ -217,7 +220,7 @@ class Stage:
 # settings that count where the heads alone are fitted; all others of the student are of its training by batches
 OF_HEADS = (
     "student.head_l2", "student.alpha", "student.balanced", "student.label_smoothing", "student.enrol",
-    "student.corpus_power",
+    "student.corpus_power", "student.l2_factors",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from vervet.config import Functionals
 from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, excess
 from vervet.models.patches import heard
 from vervet.training.enrol import met
-from vervet.training.linear import fit_linear
+from vervet.training.linear import choose_l2, fit_linear, left_out_together
 from vervet.training.pool import Images
 
 BATCH = 64
@@ -28,7 +28,8 @@ def fit_functionals(
     start: FunctionalsHead | None = None,
     shares: Tensor | None = None,
     corpora: Tensor | None = None,
-) -> float:
+    l2s: Sequence[float] = (),
+) -> tuple[float, float]:
     """Fit the head that reads functionals.
 
     Parameters
@@ -54,11 +55,13 @@ def fit_functionals(
         (clips,) float32, how much each clip counts in mean, deviation and loss; all the same, if not given.
     corpora : Tensor, optional
         (clips,) int64, whose recordings they are; of one corpus, if not given.
+    l2s : sequence of float, optional
+        Penalties to choose from, see `vervet.training.linear.choose_l2`; that of the settings, if not given.
 
     Returns
     -------
-    float
-        The loss, with the penalty.
+    tuple of float
+        The loss, with the penalty; and the strength of the penalty.
     """
     with torch.no_grad():
         batches = torch.arange(len(images)).split(BATCH)
@@ -84,6 +87,7 @@ def fit_functionals(
         told /= excess(told)  # what is unusual has a smaller share in the answer, and a smaller say here
     many = len(settings.told)
     shares, corpora = (None if given is None else given.repeat(many) for given in (shares, corpora))
-    return fit_linear(
-        head.linear, told, emotions.repeat(many), settings.l2, balanced, shares=shares, corpora=corpora
-    )  # fmt: skip
+    counting = {"balanced": balanced, "shares": shares, "corpora": corpora}
+    emotions, groups = emotions.repeat(many), left_out_together(speakers) * many
+    l2 = choose_l2(head.linear, told, emotions, l2s or (settings.l2,), groups, **counting)
+    return fit_linear(head.linear, told, emotions, l2, **counting), l2

@@ -1,5 +1,8 @@
 """Fitting one linear layer alone: a convex problem, solved in seconds."""
 
+import copy
+from collections.abc import Hashable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,6 +10,54 @@ from torch.nn import functional as F
 from vervet.training.fit import class_weights
 
 ITERATIONS = 300
+FOLDS = 5  # at most, in which penalties are compared
+
+
+def choose_l2(
+    layer: nn.Linear, inputs: Tensor, emotions: Tensor, l2s: Sequence[float], groups: Sequence[Hashable],
+    balanced: bool, label_smoothing: float = 0.0, shares: Tensor | None = None, corpora: Tensor | None = None,
+) -> float:  # fmt: skip
+    """Choose the penalty with which a linear layer answers best about clips that it was not fitted on.
+
+    Parameters
+    ----------
+    layer, inputs, emotions, balanced, label_smoothing, shares, corpora
+        As for `fit_linear`; the layer stays as it is.
+    l2s : sequence of float
+        Penalties to choose from.
+    groups : sequence of hashable
+        (clips,) Clips of one group, such as a speaker's, are left out together: a fifth of the groups at a time, or
+        each alone where there are five or fewer.
+
+    Returns
+    -------
+    float
+        The penalty with the smallest cross-entropy of the clips left out, which count as in `fit_linear`.
+    """
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    if len(l2s) == 1 or len(places) == 1:
+        return l2s[0]
+    folds = torch.tensor([places[group] % FOLDS for group in groups])
+    emotions = emotions.to(inputs.device)
+    weights = _counts(layer, inputs, emotions, balanced, shares, corpora)
+    counting = weights.expand(-1, layer.out_features).gather(1, emotions[:, None])[:, 0]
+    losses = torch.zeros(len(l2s))
+    for fold in folds.unique():
+        kept, out = (folds != fold).to(inputs.device), (folds == fold).to(inputs.device)
+        own = [None if of is None else of.to(inputs.device)[kept] for of in (shares, corpora)]
+        for number, l2 in enumerate(l2s):
+            trial = copy.deepcopy(layer)
+            fit_linear(trial, inputs[kept], emotions[kept], l2, balanced, label_smoothing, *own)
+            with torch.no_grad():
+                loss = F.cross_entropy(trial(inputs[out]), emotions[out], reduction="none")
+            losses[number] += float((loss * counting[out]).sum())
+    return l2s[int(losses.argmin())]
+
+
+def left_out_together(speakers: Sequence[str]) -> list[Hashable]:
+    """A group for each clip, as `choose_l2` wants them: its speaker, or where these are unknown or one, a fold."""
+    several = all(speakers) and len(set(speakers)) > 1
+    return [*speakers] if several else [clip % FOLDS for clip in range(len(speakers))]
 
 
 def fit_linear(
@@ -49,11 +100,8 @@ def fit_linear(
     Multinomial logistic regression by L-BFGS, without chance: its minimum is one.
     """
     emotions = emotions.to(inputs.device)
-    shares = torch.ones(len(inputs)).to(inputs) if shares is None else shares.to(inputs)
     classes = layer.out_features
-    weights = shares[:, None]  # (clips, 1 or classes)
-    if balanced:
-        weights = weights * class_weights(emotions, classes, shares, corpora)
+    weights = _counts(layer, inputs, emotions, balanced, shares, corpora)
     truth = F.one_hot(emotions, classes)
     targets = (truth * (1 - label_smoothing) + label_smoothing / classes) * weights / (truth * weights).sum()
     origin = layer.weight.detach().clone()
@@ -74,3 +122,12 @@ def fit_linear(
     if not loss < float("inf"):
         raise ValueError(f"the loss of a linear layer is {loss}")
     return loss
+
+
+def _counts(
+    layer: nn.Linear, inputs: Tensor, emotions: Tensor, balanced: bool, shares: Tensor | None, corpora: Tensor | None
+) -> Tensor:
+    """How much each clip counts: (clips, 1), or of balanced ones (clips, classes), by emotion."""
+    shares = torch.ones(len(inputs)).to(inputs) if shares is None else shares.to(inputs)
+    counts = shares[:, None]
+    return counts * class_weights(emotions, layer.out_features, shares, corpora) if balanced else counts

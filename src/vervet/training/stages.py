@@ -17,7 +17,7 @@ from vervet.models.vit import VisionTransformer
 from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import Side, corpus_shares, fit, kept_epoch, predict, seed_of
 from vervet.training.functionals import fit_functionals
-from vervet.training.linear import fit_linear
+from vervet.training.linear import choose_l2, fit_linear, left_out_together
 from vervet.training.pool import Images, Pool
 from vervet.training.pretrained import Base, known_functionals, take_over
 
@@ -148,14 +148,19 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
         known, told = statistics_of(model.to(device), images), _told(workshop, speakers)
         features = [predict(model, images, device, told=met(known, speakers, count, recipe.seed))[1] for count in told]
         model.cpu()
-        loss = fit_linear(
-            model.head, torch.cat(features), emotions.repeat(len(told)), settings.head_l2, settings.balanced,
-            settings.label_smoothing, None if shares is None else shares.repeat(len(told)), corpora.repeat(len(told)),
-        )  # fmt: skip
+        many = len(told)
+        counting = {
+            "balanced": settings.balanced, "label_smoothing": settings.label_smoothing,
+            "shares": None if shares is None else shares.repeat(many), "corpora": corpora.repeat(many),
+        }  # fmt: skip
+        inputs, emotions = torch.cat(features), emotions.repeat(many)
+        l2s = [round(settings.head_l2 * factor, 9) for factor in settings.l2_factors]
+        l2 = choose_l2(model.head, inputs, emotions, l2s, left_out_together(speakers) * many, **counting)
+        loss = fit_linear(model.head, inputs, emotions, l2, **counting)
         folder.mkdir(exist_ok=True)
         minutes = (time.perf_counter() - started) / 60
         said = {"stage": "student", "network": "student", "settings": asdict(settings), "minutes": minutes}
-        save_network(folder, model, workshop.card | said | {"epoch": 0, "epochs": 0, "head_loss": loss})
+        save_network(folder, model, workshop.card | said | {"epoch": 0, "epochs": 0, "head_loss": loss, "head_l2": l2})
     workshop.accelerator.wait_for_everyone()
 
 
@@ -194,7 +199,9 @@ def _functionals(workshop: Workshop) -> None:
         model.to(workshop.accelerator.device)
         images, emotions, speakers, shares, corpora = _recorded(workshop)
         settings = replace(recipe.functionals, told=_told(workshop, speakers))
-        loss = fit_functionals(
+        known = known_functionals(workshop.labels, workshop.base)
+        factors = recipe.student.l2_factors if known else (1.0,)
+        loss, l2 = fit_functionals(
             model.functionals,
             images,
             emotions,
@@ -202,13 +209,19 @@ def _functionals(workshop: Workshop) -> None:
             settings,
             recipe.student.balanced,
             recipe.seed,
-            known_functionals(workshop.labels, workshop.base),
+            known,
             shares,
             corpora,
+            [round(settings.l2 * factor, 9) for factor in factors],
         )
         folder.mkdir(exist_ok=True)
         minutes = card["minutes"] + (time.perf_counter() - started) / 60
-        told = {"stage": "functionals", "network": "student", "minutes": minutes, "functionals": asdict(settings)}
+        told = {
+            "stage": "functionals",
+            "network": "student",
+            "minutes": minutes,
+            "functionals": asdict(replace(settings, l2=l2)),
+        }
         told |= {"functionals_loss": loss} | {key: card[key] for key in ("settings", "epoch", "epochs")}
         save_network(folder, model, workshop.card | told)
     workshop.accelerator.wait_for_everyone()
