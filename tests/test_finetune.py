@@ -230,6 +230,10 @@ def test_what_it_has_heard_of_ones_own_tests_nothing_that_comes_after(tuned, tmp
     assert (
         "was trained on 18 of these 18 clips, or on other clips of their speakers: what it scores is LEAKY" in told.err
     )
+    rows = [f"{path},{path.parts[-3]}" for path in sorted(data.rglob("*.wav"))]
+    clips = table(tmp_path / "clips.csv", rows, "file,emotion")
+    assert main(["predict", str(clips), "--model", str(tuned)]) == 0
+    assert "was trained on 18 of these recordings, or on other clips" in capsys.readouterr().err
     assert main(["evaluate", str(tuned), "--on", str(EXAMPLES / "clips.csv"), "--format", "json"]) == 0
     assert not json.loads(capsys.readouterr().out)[0]["leaky"]
 

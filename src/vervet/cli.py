@@ -572,13 +572,13 @@ def _predict(args: argparse.Namespace) -> int:
     speakers = _met(args, predictor)
     kept: list[Answer] = []
     faulty = False
-    known = 0
+    counted: list[Item] = []  # as right or wrong
 
     def keep(answer: Answer) -> Answer:
-        nonlocal faulty, known
+        nonlocal faulty
         faulty = faulty or bool(answer.problem)
         if args.format == "table" and answer.predictions and answer.item.truth(predictor.labels) in predictor.labels:
-            known += _is_known(predictor, answer.item)
+            counted.append(answer.item)
         if picture:
             kept.append(answer)
         return answer
@@ -592,7 +592,7 @@ def _predict(args: argparse.Namespace) -> int:
             shown = printable(line, sys.stdout.encoding) if args.format == "table" else line
             tqdm.write(shown)  # a progress bar makes way for it
             sys.stdout.flush()
-    if known:
+    if known := _heard(predictor, counted):
         told = f"the model was trained on {known} of these recordings, or on other clips of their speakers"
         print(f"vervet predict: {told}; how often it is right on them tells nothing of others", file=sys.stderr)
     if picture and any(answer.predictions for answer in kept):
@@ -600,11 +600,14 @@ def _predict(args: argparse.Namespace) -> int:
     return int(faulty)
 
 
-def _is_known(predictor: Predictor, item: Item) -> bool:
-    """Whether a recording is called like a clip of a corpus by a speaker who trained the model."""
-    from vervet.evaluation.leakage import is_released, voices_of
+def _heard(predictor: Predictor, items: Sequence[Item]) -> int:
+    """How many recordings the model knows from training."""
+    if not items:
+        return 0
+    from vervet.corpora import Utterance
+    from vervet.evaluation.leakage import count_heard
 
-    return is_released(item.path, voices_of(predictor.card))
+    return count_heard(predictor.card, [Utterance(item.sound, "", "table") for item in items])
 
 
 def _predict_into(args: argparse.Namespace) -> int:

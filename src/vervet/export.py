@@ -24,7 +24,7 @@ from vervet.models.functionals import FUNCTIONALS
 from vervet.models.vit import VisionTransformer
 from vervet.spectrogram import LogMel
 
-Precision = Literal["float32", "float16", "int8"]  # of the weights
+WeightPrecision = Literal["float32", "float16", "int8"]
 
 LEAST_STEPS = 8  # of a waveform that is shorter than the window
 OUTPUTS = ("logits", "embedding", "attention", "log_mel")
@@ -128,7 +128,7 @@ class WaveformModel(nn.Module):
         return logits, embedding, attention, images[:, 0], *own
 
 
-def export(folder: Path, out: Path, precision: Precision = "float32") -> Path:
+def export(folder: Path, out: Path, precision: WeightPrecision = "float32") -> Path:
     """Write the network of a run as ONNX.
 
     Parameters

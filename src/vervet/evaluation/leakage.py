@@ -346,10 +346,10 @@ def count_heard(card: Mapping[str, Any], utterances: Sequence[Utterance]) -> int
     heard, voices = heard_by(card), voices_of(card)
     sounds = fingerprints(utterances) if heard else [""] * len(utterances)
     pairs = zip(utterances, sounds, strict=True)
-    return sum(sound in heard or (clip.corpus in OWN and is_released(clip.path, voices)) for clip, sound in pairs)
+    return sum(sound in heard or (clip.corpus in OWN and _is_released(clip.path, voices)) for clip, sound in pairs)
 
 
-def is_released(path: Path, voices: Mapping[str, frozenset[str]]) -> bool:
+def _is_released(path: Path, voices: Mapping[str, frozenset[str]]) -> bool:
     """Whether a file is called like a clip by one of these speakers, as of `voices_of`."""
     names = (path.stem, f"{path.parent.name}_{path.stem}")  # SAVEE may have its speakers in folders of their own
     return any(release_of(corpus).stems.get(name) in voices[corpus] for corpus in voices for name in names)
