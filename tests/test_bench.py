@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from vervet.bench import run
 from vervet.bench.contenders import CONTENDERS, Contender
 from vervet.cli import main
+from vervet.predict import find_model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -66,8 +68,12 @@ def test_unknown_missing_and_failing_contenders_are_named(monkeypatch, tmp_path,
     monkeypatch.setitem(CONTENDERS, "egemaps-svm", Contender("SVM", CONTENDERS["vervet"].prepare, ("no_such_package",)))
     with pytest.raises(ValueError, match=r"egemaps-svm needs no_such_package: pip install 'vervet\[bench\]'"):
         run.bench(EXAMPLES, names=("egemaps-svm",))
+    small = onnx.load_from_string(find_model("telephone")[1])
+    entry = next(entry for entry in small.metadata_props if entry.key == "vervet")
+    entry.value = json.dumps(json.loads(entry.value) | {"precision": "int8"})
+    onnx.save(small, tmp_path / "int8.onnx")
     with pytest.raises(ValueError, match=r"vervet-pytorch needs a model in float32 or float16$"):
-        run.bench(EXAMPLES, "telephone", names=("vervet-pytorch",))
+        run.bench(EXAMPLES, str(tmp_path / "int8.onnx"), names=("vervet-pytorch",))
     for rounds, threads in ((0, (1,)), (1, (0,)), (1, ())):
         with pytest.raises(ValueError, match="give at least 1 of each"):
             run.bench(EXAMPLES, names=("vervet",), rounds=rounds, threads=threads)

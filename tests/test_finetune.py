@@ -146,7 +146,7 @@ def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
     save_network(tmp_path / "base", network, card)
     data = tones(tmp_path / "data", ("ann", "ben", "cai"), takes=3)
     told = ["finetune", str(data), "--model", str(tmp_path / "base"), "--out", str(tmp_path / "run"), "--cpu"]
-    assert main([*told, "--cache", str(tmp_path / "cache")]) == 0
+    assert main([*told, "--cache", str(tmp_path / "cache"), "--student.l2_factors=[0.5,50]"]) == 0
     tuned, found = load_network(tmp_path / "run")
     before, after = network.state_dict(), tuned.state_dict()
     body = [key for key in after if not key.startswith(HEADS)]
@@ -155,7 +155,14 @@ def test_but_for_its_heads_the_network_stays_that_of_the_base(tmp_path):
     assert found["epochs"] == 0
     *_, record = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert record["network"] == "student+functionals"
-    assert record["recipe"] == "finetune --student.enrol=4 from emodb"
+    assert record["recipe"] == "finetune --student.enrol=4 --student.l2_factors=[0.5,50] from emodb"
+    for stage, of in (
+        ("student", lambda card: card["head_l2"]),
+        ("functionals", lambda card: card["functionals"]["l2"]),
+    ):
+        cards = [json.loads(path.read_text()) for path in (tmp_path / "run").glob(f"*/{stage}/model.json")]
+        assert len(cards) == 4
+        assert {of(card) for card in cards} <= {0.15, 15.0}  # of which each network chose one
     assert record["uar"] == 1  # tones, each of a frequency of its own
     assert set(record["enrolled"]) == {"1", "3", "10", "30"}
     assert vervet.load(tmp_path / "run").enrols

@@ -274,6 +274,8 @@ class Recipe:
             _require(self.validate or not chooses, f"{stage}.keep is best, but without validate nothing chooses")
         _require(self.teacher.alpha == 0, "teacher.alpha is 0: there is no feature that a teacher could match")
         _require(self.teacher.head_l2 == self.matching.head_l2 == 0, "head_l2 is a setting of the stage student")
+        factors = {self.teacher.l2_factors, self.matching.l2_factors}
+        _require(factors == {Stage.l2_factors}, "l2_factors are a setting of the stage student")
         late = "shift" in self.augment.versions and self.augment.shift_s >= self.front_end.duration_s
         _require(not late, "augment.shift_s leaves nothing of a clip within front_end.duration_s")
         size = (self.front_end.n_mels, self.front_end.width)

@@ -331,9 +331,12 @@ def heard_by(card: Mapping[str, Any]) -> frozenset[str]:
 
 
 def voices_of(card: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Which speakers of each published corpus trained a model, or its base; all, where an older card does not say."""
+    """Which speakers of each published corpus trained a model, or its base; all, where an older card does not say.
+
+    Speakers that validated it are not among them: they chose its temperature and threshold, and taught it nothing.
+    """
     told = card.get("voices", {})
-    corpora = [corpus for corpus in card["corpora"] if corpus in PUBLISHED]
+    corpora = [corpus for corpus in card.get("corpora", ()) if corpus in PUBLISHED]
     return {corpus: frozenset(told.get(corpus, release_of(corpus).speakers)) for corpus in corpora}
 
 

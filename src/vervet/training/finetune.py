@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vervet.config import Recipe, check_enrolment, load_recipe
+from vervet.config import Recipe, check_enrolment, load_recipe, merge
 from vervet.corpora import Utterance, kind_of, load_corpus
 from vervet.corpora.check import clean
 from vervet.emotions import in_order
@@ -171,7 +171,9 @@ def _open(out: Path, identity: dict[str, Any]) -> None:
     """Write what the folder is bound to, or check that it is what the folder already says."""
     path = out / RECORD
     if path.exists():
-        if found := differences(read_json(path), identity):
+        known = read_json(path)
+        known["settings"] = settings_of(merge(Recipe(), known["settings"], str(path)))  # of older ones some are missing
+        if found := differences(known, identity):
             raise ValueError(
                 f"{out} holds another fine-tuning, which differs in {'; '.join(found)}. Choose another --out"
             )

@@ -88,6 +88,6 @@ def fit_functionals(
     many = len(settings.told)
     shares, corpora = (None if given is None else given.repeat(many) for given in (shares, corpora))
     counting = {"balanced": balanced, "shares": shares, "corpora": corpora}
-    emotions, groups = emotions.repeat(many), left_out_together(speakers) * many
+    emotions, groups = emotions.repeat(many), left_out_together(speakers, emotions) * many
     l2 = choose_l2(head.linear, told, emotions, l2s or (settings.l2,), groups, **counting)
     return fit_linear(head.linear, told, emotions, l2, **counting), l2

@@ -1,6 +1,7 @@
 """Fitting one linear layer alone: a convex problem, solved in seconds."""
 
 import copy
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -54,10 +55,20 @@ def choose_l2(
     return l2s[int(losses.argmin())]
 
 
-def left_out_together(speakers: Sequence[str]) -> list[Hashable]:
-    """A group for each clip, as `choose_l2` wants them: its speaker, or where these are unknown or one, a fold."""
-    several = all(speakers) and len(set(speakers)) > 1
-    return [*speakers] if several else [clip % FOLDS for clip in range(len(speakers))]
+def left_out_together(speakers: Sequence[str], emotions: Tensor) -> list[Hashable]:
+    """A group for each clip, as `choose_l2` wants them.
+
+    That is its speaker. Where these are unknown or one, the clips of each emotion are dealt out in turn, so that no
+    emotion is left out as a whole.
+    """
+    if all(speakers) and len(set(speakers)) > 1:
+        return [*speakers]
+    dealt: Counter[int] = Counter()
+    groups: list[Hashable] = []
+    for emotion in emotions.tolist():
+        groups.append(dealt[emotion] % FOLDS)
+        dealt[emotion] += 1
+    return groups
 
 
 def fit_linear(

@@ -162,8 +162,8 @@ def check_unheard(base: Base, utterances: Sequence[Utterance], sides: Split) -> 
     if count := count_heard(base.card, tested):
         raise ValueError(
             f"{base.name} was trained on {count} of the {len(tested)} clips that are to be tested, or on other clips "
-            "of their speakers, so it knows them: start from a model that has not heard them, such as what it started "
-            "from, with all your clips; or mark others as test"
+            "of their speakers, so it knows them: mark others as test, or start from a model that has not heard them; "
+            "of one that was fine-tuned on your clips, from what that started from"
         )
 
 

@@ -107,6 +107,8 @@ def train(
         recipe = start_from(recipe, base)
     elif recipe.student.head_l2 > 0:
         raise ValueError("student.head_l2 fits the head of a model that training starts from: name it with --init")
+    elif len(recipe.student.l2_factors) > 1:
+        raise ValueError("student.l2_factors are of heads that training starts from: name their model with --init")
     check_enrolment(recipe)
     accelerator = Accelerator(cpu=cpu, dynamo_backend="inductor" if compiled else "no")
     root = corpus_root(corpus, root)

@@ -153,9 +153,10 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
             "balanced": settings.balanced, "label_smoothing": settings.label_smoothing,
             "shares": None if shares is None else shares.repeat(many), "corpora": corpora.repeat(many),
         }  # fmt: skip
+        groups = left_out_together(speakers, emotions) * many
         inputs, emotions = torch.cat(features), emotions.repeat(many)
         l2s = [round(settings.head_l2 * factor, 9) for factor in settings.l2_factors]
-        l2 = choose_l2(model.head, inputs, emotions, l2s, left_out_together(speakers) * many, **counting)
+        l2 = choose_l2(model.head, inputs, emotions, l2s, groups, **counting)
         loss = fit_linear(model.head, inputs, emotions, l2, **counting)
         folder.mkdir(exist_ok=True)
         minutes = (time.perf_counter() - started) / 60
