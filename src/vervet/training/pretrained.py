@@ -79,7 +79,7 @@ def load_base(model: str | Path | None = None) -> Base:
     Returns
     -------
     Base
-        With every weight as it was trained.
+        With every weight as the file holds it.
 
     Raises
     ------
