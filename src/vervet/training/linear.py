@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from vervet.training.fit import class_weights
 
 ITERATIONS = 300
-FOLDS = 5  # at most, in which penalties are compared
+FOLDS = 5  # in which penalties are compared
+ENOUGH = 1_000  # rows of inputs left out, after which no more folds are needed
 
 
 def choose_l2(
@@ -28,7 +29,7 @@ def choose_l2(
         Penalties to choose from.
     groups : sequence of hashable
         (clips,) Clips of one group, such as a speaker's, are left out together: a fifth of the groups at a time, or
-        each alone where there are five or fewer.
+        each alone where there are five or fewer, until all, or a thousand clips, have been left out.
 
     Returns
     -------
@@ -42,17 +43,21 @@ def choose_l2(
     emotions = emotions.to(inputs.device)
     weights = _counts(layer, inputs, emotions, balanced, shares, corpora)
     counting = weights.expand(-1, layer.out_features).gather(1, emotions[:, None])[:, 0]
-    losses = torch.zeros(len(l2s))
+    losses, seen = dict.fromkeys(l2s, 0.0), 0
     for fold in folds.unique():
         kept, out = (folds != fold).to(inputs.device), (folds == fold).to(inputs.device)
+        known, asked = inputs[kept], inputs[out]
         own = [None if of is None else of.to(inputs.device)[kept] for of in (shares, corpora)]
-        for number, l2 in enumerate(l2s):
-            trial = copy.deepcopy(layer)
-            fit_linear(trial, inputs[kept], emotions[kept], l2, balanced, label_smoothing, *own)
+        trial = copy.deepcopy(layer)
+        for l2 in sorted(l2s, reverse=True):  # each is near the one before, where its fit begins
+            fit_linear(trial, known, emotions[kept], l2, balanced, label_smoothing, *own, origin=layer.weight)
             with torch.no_grad():
-                loss = F.cross_entropy(trial(inputs[out]), emotions[out], reduction="none")
-            losses[number] += float((loss * counting[out]).sum())
-    return l2s[int(losses.argmin())]
+                loss = F.cross_entropy(trial(asked), emotions[out], reduction="none")
+            losses[l2] += float((loss * counting[out]).sum())
+        seen += len(asked)
+        if seen >= ENOUGH:
+            break
+    return min(losses, key=lambda l2: losses[l2])
 
 
 def left_out_together(speakers: Sequence[str], emotions: Tensor) -> list[Hashable]:
@@ -73,14 +78,14 @@ def left_out_together(speakers: Sequence[str], emotions: Tensor) -> list[Hashabl
 
 def fit_linear(
     layer: nn.Linear, inputs: Tensor, emotions: Tensor, l2: float, balanced: bool, label_smoothing: float = 0.0,
-    shares: Tensor | None = None, corpora: Tensor | None = None,
+    shares: Tensor | None = None, corpora: Tensor | None = None, origin: Tensor | None = None,
 ) -> float:  # fmt: skip
     """Fit a linear layer, with a penalty on what its weights are changed by.
 
     Parameters
     ----------
     layer : nn.Linear
-        Where its weights begin, the penalty draws them back to.
+        Fitted from where it is.
     inputs : Tensor
         (clips, features) float32.
     emotions : Tensor
@@ -95,6 +100,8 @@ def fit_linear(
         (clips,) float32, how much each clip counts; all the same, if not given.
     corpora : Tensor, optional
         (clips,) int64, whose recordings they are; of one corpus, if not given.
+    origin : Tensor, optional
+        The weights that the penalty draws back to; those that the layer begins with, if not given.
 
     Returns
     -------
@@ -115,7 +122,7 @@ def fit_linear(
     weights = _counts(layer, inputs, emotions, balanced, shares, corpora)
     truth = F.one_hot(emotions, classes)
     targets = (truth * (1 - label_smoothing) + label_smoothing / classes) * weights / (truth * weights).sum()
-    origin = layer.weight.detach().clone()
+    origin = (layer.weight if origin is None else origin).detach().clone()
     optimizer = torch.optim.LBFGS(
         layer.parameters(), max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-7, history_size=10,
         line_search_fn="strong_wolfe",
