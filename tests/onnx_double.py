@@ -23,6 +23,7 @@ METADATA = {
     "protocol": "speaker",
     "leaky": False,
     "corpora": ["emodb"],
+    "voices": {"emodb": ["03"]},
     "fold": 0,
     "commit": "0" * 40,
     "split_hash": "0" * 64,
