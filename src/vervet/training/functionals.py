@@ -10,7 +10,7 @@ from vervet.config import Functionals
 from vervet.models.functionals import FunctionalsHead, adapt, clip_statistics, excess
 from vervet.models.patches import heard
 from vervet.training.enrol import met
-from vervet.training.linear import choose_l2, fit_linear, left_out_together
+from vervet.training.linear import fit_told
 from vervet.training.pool import Images
 
 BATCH = 64
@@ -28,7 +28,7 @@ def fit_functionals(
     start: FunctionalsHead | None = None,
     shares: Tensor | None = None,
     corpora: Tensor | None = None,
-    l2s: Sequence[float] = (),
+    factors: Sequence[float] = (1.0,),
 ) -> tuple[float, float]:
     """Fit the head that reads functionals.
 
@@ -55,8 +55,8 @@ def fit_functionals(
         (clips,) float32, how much each clip counts in mean, deviation and loss; all the same, if not given.
     corpora : Tensor, optional
         (clips,) int64, whose recordings they are; of one corpus, if not given.
-    l2s : sequence of float, optional
-        Penalties to choose from, see `vervet.training.linear.choose_l2`; that of the settings, if not given.
+    factors : sequence of float, optional
+        By which the penalty may be multiplied, see `vervet.training.linear.choose_l2`.
 
     Returns
     -------
@@ -85,9 +85,5 @@ def fit_functionals(
         every = clip_statistics(clips)  # (clips, 3, 3432)
         told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])
         told /= excess(told)  # what is unusual has a smaller share in the answer, and a smaller say here
-    many = len(settings.told)
-    shares, corpora = (None if given is None else given.repeat(many) for given in (shares, corpora))
     counting = {"balanced": balanced, "shares": shares, "corpora": corpora}
-    emotions, groups = emotions.repeat(many), left_out_together(speakers, emotions) * many
-    l2 = choose_l2(head.linear, told, emotions, l2s or (settings.l2,), groups, **counting)
-    return fit_linear(head.linear, told, emotions, l2, **counting), l2
+    return fit_told(head.linear, told, emotions, speakers, settings.l2, factors, **counting)

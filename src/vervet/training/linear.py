@@ -60,6 +60,41 @@ def choose_l2(
     return min(losses, key=lambda l2: losses[l2])
 
 
+def fit_told(
+    layer: nn.Linear, inputs: Tensor, emotions: Tensor, speakers: Sequence[str], l2: float, factors: Sequence[float],
+    balanced: bool, label_smoothing: float = 0.0, shares: Tensor | None = None, corpora: Tensor | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """Fit the head of a network on clips that were told of several numbers of others.
+
+    Parameters
+    ----------
+    layer, balanced, label_smoothing
+        As for `fit_linear`.
+    inputs : Tensor
+        (numbers x clips, features) float32: all clips once for each number.
+    emotions, shares, corpora
+        As for `fit_linear`, (clips,).
+    speakers : sequence of str
+        (clips,) Who speaks.
+    l2 : float
+        The weakest penalty to choose from.
+    factors : sequence of float
+        By which it may be multiplied, see `choose_l2`.
+
+    Returns
+    -------
+    tuple of float
+        The loss, with the penalty; and the strength of the penalty.
+    """
+    many = len(inputs) // len(emotions)
+    groups = left_out_together(speakers, emotions) * many
+    emotions = emotions.repeat(many)
+    shares, corpora = (None if given is None else given.repeat(many) for given in (shares, corpora))
+    counting = balanced, label_smoothing, shares, corpora
+    chosen = choose_l2(layer, inputs, emotions, [round(l2 * factor, 9) for factor in factors], groups, *counting)
+    return fit_linear(layer, inputs, emotions, chosen, *counting), chosen
+
+
 def left_out_together(speakers: Sequence[str], emotions: Tensor) -> list[Hashable]:
     """A group for each clip, as `choose_l2` wants them.
 

@@ -17,7 +17,7 @@ from vervet.models.vit import VisionTransformer
 from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import Side, corpus_shares, fit, kept_epoch, predict, seed_of
 from vervet.training.functionals import fit_functionals
-from vervet.training.linear import choose_l2, fit_linear, left_out_together
+from vervet.training.linear import fit_told
 from vervet.training.pool import Images, Pool
 from vervet.training.pretrained import Base, known_functionals, take_over
 
@@ -148,16 +148,10 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
         known, told = statistics_of(model.to(device), images), _told(workshop, speakers)
         features = [predict(model, images, device, told=met(known, speakers, count, recipe.seed))[1] for count in told]
         model.cpu()
-        many = len(told)
-        counting = {
-            "balanced": settings.balanced, "label_smoothing": settings.label_smoothing,
-            "shares": None if shares is None else shares.repeat(many), "corpora": corpora.repeat(many),
-        }  # fmt: skip
-        groups = left_out_together(speakers, emotions) * many
-        inputs, emotions = torch.cat(features), emotions.repeat(many)
-        l2s = [round(settings.head_l2 * factor, 9) for factor in settings.l2_factors]
-        l2 = choose_l2(model.head, inputs, emotions, l2s, groups, **counting)
-        loss = fit_linear(model.head, inputs, emotions, l2, **counting)
+        loss, l2 = fit_told(
+            model.head, torch.cat(features), emotions, speakers, settings.head_l2, settings.l2_factors,
+            settings.balanced, settings.label_smoothing, shares, corpora,
+        )  # fmt: skip
         folder.mkdir(exist_ok=True)
         minutes = (time.perf_counter() - started) / 60
         said = {"stage": "student", "network": "student", "settings": asdict(settings), "minutes": minutes}
@@ -213,7 +207,7 @@ def _functionals(workshop: Workshop) -> None:
             known,
             shares,
             corpora,
-            [round(settings.l2 * factor, 9) for factor in factors],
+            factors,
         )
         folder.mkdir(exist_ok=True)
         minutes = card["minutes"] + (time.perf_counter() - started) / 60
