@@ -626,7 +626,8 @@ def find_model(model: str | Path | None = None) -> tuple[str, bytes]:
     model = "default" if model is None else model
     path = Path(model)
     if path.is_dir() and not (path / "model.onnx").is_file():
-        raise ValueError(f"{path}: holds no model.onnx; let its training end, or export it with 'vervet export {path}'")
+        command = f"vervet export {path} --out {path / 'model.onnx'}"
+        raise ValueError(f"{path}: holds no model.onnx; let its training end, or export it: {command}")
     if path.is_dir():
         path = path / "model.onnx"
     if path.is_file():

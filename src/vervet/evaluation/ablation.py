@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,8 +36,9 @@ class Ablation:
     n_test: int  # of one seed
     wa: tuple[float, float | None]  # mean and spread over seeds
     uar: tuple[float, float | None]
-    wa_gain: float | None  # on the folds and seeds that both were run on; None where there are none
-    uar_gain: float | None
+    # of seeds that both were run on, on the same folds, mean and spread of the differences; None where there are none
+    wa_gain: tuple[float, float | None] | None
+    uar_gain: tuple[float, float | None] | None
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -128,12 +128,12 @@ def _compare(
 ) -> Ablation:
     seeds = by_seed(runs)
     both = whole_seeds(runs.keys() & plain.keys())
-    gains: dict[str, float | None] = {"wa": None, "uar": None}
+    gains: dict[str, tuple[float, float | None] | None] = {"wa": None, "uar": None}
     if both:
         ours, theirs = (by_seed({key: side[key] for key in both}) for side in (runs, plain))
         for measure in gains:
-            gains[measure] = statistics.fmean(
-                getattr(ours[seed], measure) - getattr(theirs[seed], measure) for seed in ours
+            gains[measure] = mean_spread(
+                [getattr(ours[seed], measure) - getattr(theirs[seed], measure) for seed in ours]
             )
     return Ablation(
         corpus, protocol, network, recipe, change,

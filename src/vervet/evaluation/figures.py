@@ -271,7 +271,8 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     Returns
     -------
     Figure
-        A row per network, change and recipe, grouped by question; a panel per protocol; dots, in points of WA.
+        A row per recipe, network and change, grouped by question; a panel per protocol; dots, in points of WA, with
+        the spread of the differences where there are several seeds.
 
     Raises
     ------
@@ -280,9 +281,6 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     """
     if not changes:
         raise ValueError("there is no change to draw")
-    recipes: dict[tuple, set[str]] = {}
-    for one in changes:
-        recipes.setdefault((one.network, one.change, one.kept), set()).add(one.recipe.partition(" ")[0])
     row_of = {
         one: (one.question, one.network, one.change, one.telling, one.kept, one.recipe.partition(" ")[0])
         for one in changes
@@ -291,17 +289,20 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     protocols = sorted({one.protocol for one in changes}, key=lambda name: ([*PROTOCOLS, name].index(name), name))
     figure = new_figure(5.0 + 3.2 * len(protocols), 1.5 + 0.3 * len(rows))
     panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
-    widest = max(abs(100 * (one.wa_gain or 0)) for one in changes) + 2
+    gains = {one: [100 * (value or 0) for value in one.wa_gain or (0, 0)] for one in changes}
+    widest = max(abs(gain) + spread for gain, spread in gains.values()) + 2
     for axes, protocol in zip(panels, protocols, strict=True):
         leaky = protocol == "paper"
         axes.axvline(0, color=MUTED, linewidth=1)
         for one in changes:
             if one.protocol == protocol:
-                gain, y = 100 * (one.wa_gain or 0), rows.index(row_of[one])
+                (gain, spread), y = gains[one], rows.index(row_of[one])
                 axes.plot([0, gain], [y, y], color=FAINT, linewidth=3, solid_capstyle="round", zorder=1)
+                axes.plot([gain - spread, gain + spread], [y, y], color=BLUE, linewidth=1, zorder=1)
                 axes.plot(gain, y, "o", color=BLUE, markerfacecolor=PAPER if leaky else BLUE, markersize=6)
                 axes.annotate(
-                    f"{gain:+.1f}", (gain, y), (7 if gain >= 0 else -7, 0), textcoords="offset points",
+                    f"{gain:+.1f}", (gain + (spread if gain >= 0 else -spread), y), (7 if gain >= 0 else -7, 0),
+                    textcoords="offset points",
                     ha="left" if gain >= 0 else "right", va="center", fontsize=8, color=INK,
                 )  # fmt: skip
         axes.set_title(f"{protocol}{' (leaky)' if leaky else ''}", loc="left", fontsize=10, fontweight="bold")
@@ -309,10 +310,8 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
         axes.set_xlabel("change of WA, points")
         _plain(axes)
     names = [
-        f"{network}: {_listed(telling, network)}"
-        + (f" (with {_listed(kept, network)})" if kept else "")
-        + (f" ({recipe})" if len(recipes[network, change, kept]) > 1 else "")
-        for _, network, change, telling, kept, recipe in rows
+        f"{recipe}, {network}: {_listed(telling, network)}" + (f" (with {_listed(kept, network)})" if kept else "")
+        for _, network, _, telling, kept, recipe in rows
     ]
     panels[0].set_yticks(range(len(rows)), names)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
@@ -320,7 +319,11 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
     for axes in panels:
         for y in starts:
             axes.axhline(y - 0.5, color=FAINT, linewidth=0.8)
-    titles(figure, title, "Against the same recipe, folds and seeds without the change. Hollow: leaky.")
+    titles(
+        figure,
+        title,
+        "Against the same recipe, folds and seeds without the change. Hollow: leaky. Lines: spread over seeds.",
+    )
     return figure
 
 

@@ -200,9 +200,10 @@ drawn at random from the test side, and none is the clip that is scored. So thes
 the speaker."""
 
 _ABLATIONS = """One setting of a recipe is changed; all else stays, folds and seeds included. The changes of WA and UAR
-are in points, against the recipe as it is on the same folds and seeds. Under `paper` one seed has 428 test items
-(EmoDB) or 384 (SAVEE): a point is four items, and two points are within chance. Honest folds are smaller still. As
-above, the two runs may be of different machines and precisions."""
+are in points, against the recipe as it is on the same folds and seeds; `a ± b` is mean and sample standard deviation of
+the differences, seed by seed. Under `paper` one seed has 428 test items (EmoDB) or 384 (SAVEE): a point is four items,
+and two points are within chance. Honest folds are smaller still. As above, the two runs may be of different machines
+and precisions."""
 
 _COPIES = """WA on the test items of each version, of runs that were filed since it is counted."""
 
@@ -524,13 +525,20 @@ def _ablation_table(found: Sequence[Ablation]) -> str:
             _ranges(one.seeds),
             f"{one.n_test:,}",
             _cell(one.wa),
-            _gain(one.wa_gain),
+            _change(one.wa_gain),
             _cell(one.uar),
-            _gain(one.uar_gain),
+            _change(one.uar_gain),
         ]
         for one in found
     ]
     return _grid(head, body)
+
+
+def _change(gain: tuple[float, float | None] | None) -> str:
+    if gain is None:
+        return ""
+    mean, spread = gain
+    return _gain(mean) + ("" if spread is None else f" ± {_percent(spread)}")
 
 
 def _gain(gain: float | None) -> str:
