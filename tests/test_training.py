@@ -513,7 +513,8 @@ def test_the_penalty_is_chosen_by_clips_left_out():
         other[:, :3] = 3 * torch.eye(3)
         clear = (inputs @ other.T).argmax(1)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
-    groups = left_out_together(speakers, noise)
+    files = [f"{clip}.wav" for clip in range(60)]
+    groups = left_out_together(speakers, files, noise)
     assert groups == speakers
     assert choose_l2(layer, inputs, noise, l2s, groups, True) == 100.0
     assert choose_l2(layer, inputs, clear, l2s, groups, True, 0.0, torch.ones(60), torch.zeros(60).long()) < 1
@@ -521,9 +522,12 @@ def test_the_penalty_is_chosen_by_clips_left_out():
     assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
     in_turn = torch.arange(60) % 5
     for unknown in (["", *speakers[1:]], ["ann"] * 60):
-        folds = torch.tensor(left_out_together(unknown, in_turn))
+        folds = torch.tensor(left_out_together(unknown, files, in_turn))
         for fold in range(5):  # a fifth of every emotion, though these alternate in the same rhythm
             assert torch.bincount(in_turn[folds == fold], minlength=5).min() >= 2
+    parts = left_out_together([""] * 60, [f"{clip // 2}.wav" for clip in range(60)], in_turn)
+    assert parts[::2] == parts[1::2]  # both parts of a file
+    assert len(set(parts)) == 5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The last stage: a linear head on the functionals of the training clips."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ def fit_functionals(
     shares: Tensor | None = None,
     corpora: Tensor | None = None,
     factors: Sequence[float] = (1.0,),
+    groups: Sequence[Hashable] = (),
 ) -> tuple[float, float]:
     """Fit the head that reads functionals.
 
@@ -57,6 +58,8 @@ def fit_functionals(
         (clips,) int64, whose recordings they are; of one corpus, if not given.
     factors : sequence of float, optional
         By which the penalty may be multiplied, see `vervet.training.linear.choose_l2`.
+    groups : sequence of hashable, optional
+        (clips,) Those that are left out together to choose one of several factors, from `left_out_together`.
 
     Returns
     -------
@@ -86,4 +89,4 @@ def fit_functionals(
         told = torch.cat([adapt(clips, met(every, speakers, count, seed)) for count in settings.told])
         told /= excess(told)  # what is unusual has a smaller share in the answer, and a smaller say here
     counting = {"balanced": balanced, "shares": shares, "corpora": corpora}
-    return fit_told(head.linear, told, emotions, speakers, settings.l2, factors, **counting)
+    return fit_told(head.linear, told, emotions, groups, settings.l2, factors, **counting)

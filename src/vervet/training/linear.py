@@ -61,7 +61,7 @@ def choose_l2(
 
 
 def fit_told(
-    layer: nn.Linear, inputs: Tensor, emotions: Tensor, speakers: Sequence[str], l2: float, factors: Sequence[float],
+    layer: nn.Linear, inputs: Tensor, emotions: Tensor, groups: Sequence[Hashable], l2: float, factors: Sequence[float],
     balanced: bool, label_smoothing: float = 0.0, shares: Tensor | None = None, corpora: Tensor | None = None,
 ) -> tuple[float, float]:  # fmt: skip
     """Fit the head of a network on clips that were told of several numbers of others.
@@ -74,8 +74,8 @@ def fit_told(
         (numbers x clips, features) float32: all clips once for each number.
     emotions, shares, corpora
         As for `fit_linear`, (clips,).
-    speakers : sequence of str
-        (clips,) Who speaks.
+    groups : sequence of hashable
+        (clips,) From `left_out_together`; nobody asks for them where there is one factor.
     l2 : float
         The weakest penalty to choose from.
     factors : sequence of float
@@ -87,28 +87,29 @@ def fit_told(
         The loss, with the penalty; and the strength of the penalty.
     """
     many = len(inputs) // len(emotions)
-    groups = left_out_together(speakers, emotions) * many
     emotions = emotions.repeat(many)
     shares, corpora = (None if given is None else given.repeat(many) for given in (shares, corpora))
     counting = balanced, label_smoothing, shares, corpora
-    chosen = choose_l2(layer, inputs, emotions, [round(l2 * factor, 9) for factor in factors], groups, *counting)
+    l2s = [round(l2 * factor, 9) for factor in factors]
+    chosen = choose_l2(layer, inputs, emotions, l2s, [*groups] * many, *counting)
     return fit_linear(layer, inputs, emotions, chosen, *counting), chosen
 
 
-def left_out_together(speakers: Sequence[str], emotions: Tensor) -> list[Hashable]:
+def left_out_together(speakers: Sequence[str], files: Sequence[str], emotions: Tensor) -> list[Hashable]:
     """A group for each clip, as `choose_l2` wants them.
 
-    That is its speaker. Where these are unknown or one, the clips of each emotion are dealt out in turn, so that no
-    emotion is left out as a whole.
+    That is its speaker. Where these are unknown or one, the files of each emotion are dealt out in turn, so that no
+    emotion is left out as a whole, each with all its parts; its emotion is here that of the first.
     """
     if all(speakers) and len(set(speakers)) > 1:
         return [*speakers]
     dealt: Counter[int] = Counter()
-    groups: list[Hashable] = []
-    for emotion in emotions.tolist():
-        groups.append(dealt[emotion] % FOLDS)
-        dealt[emotion] += 1
-    return groups
+    groups: dict[str, int] = {}
+    for file, emotion in zip(files, emotions.tolist(), strict=True):
+        if file not in groups:
+            groups[file] = dealt[emotion] % FOLDS
+            dealt[emotion] += 1
+    return [groups[file] for file in files]
 
 
 def fit_linear(

@@ -1,7 +1,7 @@
 """The three stages of knowledge transfer, teacher, feature map matching, student; and one for a second head."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from vervet.models.vit import VisionTransformer
 from vervet.training.enrol import met, statistics_of
 from vervet.training.fit import Side, corpus_shares, fit, kept_epoch, predict, seed_of
 from vervet.training.functionals import fit_functionals
-from vervet.training.linear import fit_told
+from vervet.training.linear import fit_told, left_out_together
 from vervet.training.pool import Images, Pool
 from vervet.training.pretrained import Base, known_functionals, take_over
 
@@ -143,14 +143,16 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
     folder, recipe, settings = workshop.folder / "student", workshop.recipe, workshop.recipe.student
     if workshop.accelerator.is_main_process:
         started = time.perf_counter()
-        images, emotions, speakers, shares, corpora = _recorded(workshop)
-        device = workshop.accelerator.device
-        known, told = statistics_of(model.to(device), images), _told(workshop, speakers)
-        features = [predict(model, images, device, told=met(known, speakers, count, recipe.seed))[1] for count in told]
+        clips, device = _recorded(workshop), workshop.accelerator.device
+        known, told = statistics_of(model.to(device), clips.images), _told(workshop, clips.speakers)
+        features = [
+            predict(model, clips.images, device, told=met(known, clips.speakers, count, recipe.seed))[1]
+            for count in told
+        ]
         model.cpu()
         loss, l2 = fit_told(
-            model.head, torch.cat(features), emotions, speakers, settings.head_l2, settings.l2_factors,
-            settings.balanced, settings.label_smoothing, shares, corpora,
+            model.head, torch.cat(features), clips.emotions, clips.groups, settings.head_l2, settings.l2_factors,
+            settings.balanced, settings.label_smoothing, clips.shares, clips.corpora,
         )  # fmt: skip
         folder.mkdir(exist_ok=True)
         minutes = (time.perf_counter() - started) / 60
@@ -159,14 +161,27 @@ def _fit_head(workshop: Workshop, model: VisionTransformer) -> None:
     workshop.accelerator.wait_for_everyone()
 
 
-def _recorded(workshop: Workshop) -> tuple[Images, Tensor, list[str], Tensor | None, Tensor]:
-    """The training clips as recorded: images, emotions (clips,), speakers, how much each counts, corpora (clips,)."""
+@dataclass(frozen=True)
+class _Recorded:
+    """The training clips as they were recorded."""
+
+    images: Images
+    emotions: Tensor  # (clips,) int64
+    speakers: list[str]
+    shares: Tensor | None  # (clips,) how much each counts; None: all the same
+    corpora: Tensor  # (clips,) int64
+    groups: list[Hashable]  # left out together where a penalty is chosen
+
+
+def _recorded(workshop: Workshop) -> _Recorded:
     samples = [sample for sample in workshop.split.train if sample.version == "original"]
     emotions = torch.tensor([workshop.labels.index(sample.utterance.emotion) for sample in samples])
     corpora = _numbered([sample.utterance.corpus for sample in samples])
     shares = corpus_shares(corpora, workshop.recipe.student.corpus_power)
+    speakers = [sample.utterance.speaker for sample in samples]
+    groups = left_out_together(speakers, [str(sample.utterance.path) for sample in samples], emotions)
     images = workshop.pool.select(samples).to(workshop.accelerator.device)
-    return images, emotions, [sample.utterance.speaker for sample in samples], shares, corpora
+    return _Recorded(images, emotions, speakers, shares, corpora, groups)
 
 
 def _numbered(names: Sequence[str]) -> Tensor:
@@ -192,23 +207,14 @@ def _functionals(workshop: Workshop) -> None:
         assert model.functionals is not None
         model.functionals.read(recipe.front_end)
         model.to(workshop.accelerator.device)
-        images, emotions, speakers, shares, corpora = _recorded(workshop)
-        settings = replace(recipe.functionals, told=_told(workshop, speakers))
+        clips = _recorded(workshop)
+        settings = replace(recipe.functionals, told=_told(workshop, clips.speakers))
         known = known_functionals(workshop.labels, workshop.base)
         factors = recipe.student.l2_factors if known else (1.0,)
         loss, l2 = fit_functionals(
-            model.functionals,
-            images,
-            emotions,
-            speakers,
-            settings,
-            recipe.student.balanced,
-            recipe.seed,
-            known,
-            shares,
-            corpora,
-            factors,
-        )
+            model.functionals, clips.images, clips.emotions, clips.speakers, settings, recipe.student.balanced,
+            recipe.seed, known, clips.shares, clips.corpora, factors, clips.groups,
+        )  # fmt: skip
         folder.mkdir(exist_ok=True)
         minutes = card["minutes"] + (time.perf_counter() - started) / 60
         told = {
