@@ -46,10 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):  # whoever started this may have closed them
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-    parser = _parser()
-    args, extra = parser.parse_known_args(argv)
+    args, extra = _parser().parse_known_args(argv)
     if extra and not args.accepts_settings:
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+        args.parser.error(f"unrecognized arguments: {' '.join(extra)}")
     args.settings = extra
     args.words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -93,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run, help: str, settings: bool = False, resumes: bool = False) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(run=run, accepts_settings=settings, resumes=resumes)
+        sub.set_defaults(run=run, parser=sub, accepts_settings=settings, resumes=resumes)
         return sub
 
     def formats(sub: argparse.ArgumentParser, *names: str) -> None:
