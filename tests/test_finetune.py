@@ -192,16 +192,16 @@ def test_a_run_is_named_after_such_a_base(base, tmp_path):
 def test_what_the_base_is_worth_without_fine_tuning(tmp_path):
     utterances = load_corpus("table", EXAMPLES / "clips.csv")
     sides = [split(utterances, "clip", fold, 0, ("original",)) for fold in range(5)]
-    assert _without(None, sides) == pytest.approx(6 / 7)  # two of fourteen are wrong, of seven emotions
+    assert _without(None, sides) == pytest.approx(6.5 / 7)  # one of fourteen is wrong, of seven emotions
     named = [replace(one, emotion="awe" if one.emotion == "boredom" else one.emotion) for one in utterances]
-    assert _without(None, [split(named, "clip", fold, 0, ("original",)) for fold in range(5)]) == pytest.approx(5 / 7)
+    assert _without(None, [split(named, "clip", fold, 0, ("original",)) for fold in range(5)]) == pytest.approx(5.5 / 7)
     named = [replace(one, emotion="dread" if one.emotion == "fear" else "awe") for one in utterances]
     assert _without(None, [split(named, "clip", fold, 0, ("original",)) for fold in range(5)]) is None
     short = tmp_path / "short.wav"
     soundfile.write(short, np.full(800, 0.1), 16_000)  # which training takes and prediction refuses
     more = [*utterances, replace(utterances[0], sound=short)]
     sides = [split(more, "clip", fold, 0, ("original",)) for fold in range(5)]
-    assert _without(None, sides) < 6 / 7
+    assert _without(None, sides) < 6.5 / 7
     record = {"protocol": "clip", "uar_interval": None, "wa": 0.9, "uar": 0.9, "n_test": 14, "labels": ["a", "b"]}
     record["leaky"] = False
     assert "the base has a UAR of 92.9% on the same clips" in told([record | {"uar_without": 6.5 / 7}], Path("run"))
