@@ -297,13 +297,13 @@ def ablation_figure(changes: Sequence[Ablation], title: str) -> Figure:
         for one in changes:
             if one.protocol == protocol:
                 (gain, spread), y = gains[one], rows.index(row_of[one])
+                side = 1 if gain >= 0 else -1
                 axes.plot([0, gain], [y, y], color=FAINT, linewidth=3, solid_capstyle="round", zorder=1)
                 axes.plot([gain - spread, gain + spread], [y, y], color=BLUE, linewidth=1, zorder=1)
                 axes.plot(gain, y, "o", color=BLUE, markerfacecolor=PAPER if leaky else BLUE, markersize=6)
                 axes.annotate(
-                    f"{gain:+.1f}", (gain + (spread if gain >= 0 else -spread), y), (7 if gain >= 0 else -7, 0),
-                    textcoords="offset points",
-                    ha="left" if gain >= 0 else "right", va="center", fontsize=8, color=INK,
+                    f"{gain:+.1f}", (gain + side * spread, y), (7 * side, 0), textcoords="offset points",
+                    ha="left" if side > 0 else "right", va="center", fontsize=8, color=INK,
                 )  # fmt: skip
         axes.set_title(f"{protocol}{' (leaky)' if leaky else ''}", loc="left", fontsize=10, fontweight="bold")
         axes.set_xlim(-1.35 * widest, 1.35 * widest)

@@ -535,10 +535,8 @@ def _ablation_table(found: Sequence[Ablation]) -> str:
 
 
 def _change(gain: tuple[float, float | None] | None) -> str:
-    if gain is None:
-        return ""
-    mean, spread = gain
-    return _gain(mean) + ("" if spread is None else f" ± {_percent(spread)}")
+    text = "" if gain is None else _cell(gain)
+    return f"+{text}" if text and not text.startswith("-") else text
 
 
 def _gain(gain: float | None) -> str:
